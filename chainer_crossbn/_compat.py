@@ -1,0 +1,108 @@
+"""Makes Chainer 7.8.1 and its ChainerMN run on today's Python and NumPy.
+
+Chainer's last release does not import on NumPy 2 or Python 3.12. :func:`install` puts
+a finder in front of Python's own that sees Chainer's modules alone, whenever one is
+imported, and corrects the source of those that need it on its way to the compiler.
+So neither ``numpy`` nor ``sys.modules`` nor the warning filters ever change, and
+nothing is imported that the program does not import itself.
+"""
+
+import importlib
+import importlib.machinery
+import sys
+import warnings
+
+_PACKAGES = ("chainer", "chainermn")
+
+_OWN_PKG_RESOURCES = (
+    "import pkg_resources",
+    "from chainer_crossbn import _compat as pkg_resources",
+)
+
+# Module -> (old, new) texts. No edit changes the number of lines, so that tracebacks
+# show the lines of Chainer's own file.
+_EDITS = {
+    # numpy.sctypes: gone from NumPy 2.0.
+    "chainer.functions.array.as_strided": [
+        ("np.sctypes['int']", "(np.int8, np.int16, np.int32, np.int64)"),
+        ("np.sctypes['float']", "(np.float16, np.float32, np.float64)"),
+    ],
+    # numpy.float: gone from NumPy 1.24.
+    "chainer.functions.array.resize_images": [("numpy.float)", "float)")],
+    # pkg_resources: gone from setuptools.
+    "chainer.testing.doctest_helper": [_OWN_PKG_RESOURCES],
+    "chainer.testing.helper": [_OWN_PKG_RESOURCES],
+    # numpy.distutils: gone from Python 3.12. It served a warning about macOS.
+    "chainer._environment_check": [
+        ("import numpy.distutils.system_info", ""),
+        ("import pkg_resources", ""),
+        ("    _check_osx_numpy_backend()", ""),
+        # A warning that CuPy is newer than Chainer's last release.
+        ("    _check_optional_dependencies()", ""),
+    ],
+}
+
+
+class ResolutionError(Exception):
+    """As ``pkg_resources.ResolutionError``: a requirement is not met."""
+
+
+class WorkingSet:
+    """As ``pkg_resources.WorkingSet``: the installed distributions."""
+
+    def require(self, *requirements):
+        # Imported here since only tests come here.
+        from importlib import metadata
+
+        from packaging.requirements import Requirement
+
+        for requirement in map(Requirement, requirements):
+            try:
+                version = metadata.version(requirement.name)
+            except metadata.PackageNotFoundError as error:
+                raise ResolutionError(str(requirement)) from error
+            if not requirement.specifier.contains(version, prereleases=True):
+                raise ResolutionError(f"{requirement}, but {version} is installed")
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Loads one of Chainer's modules, corrected."""
+
+    def get_code(self, fullname):
+        if fullname not in _EDITS:
+            return super().get_code(fullname)
+        source = self.get_source(fullname)
+        for old, new in _EDITS[fullname]:
+            source = source.replace(old, new)
+        return self.source_to_code(source, self.path)
+
+    def source_to_code(self, data, path, **kwargs):
+        # Chainer's docstrings hold escapes such as "\s", of which the compiler warns.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return super().source_to_code(data, path, **kwargs)
+
+
+class _Finder:
+    """Finds Chainer's modules where Python finds them; has them loaded by _Loader."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] not in _PACKAGES:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec and type(spec.loader) is importlib.machinery.SourceFileLoader:
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+def install():
+    """Makes ``import chainer`` and ``import chainermn`` work from now on.
+
+    Modules loaded before, which takes a NumPy below 2, are loaded again where NumPy
+    1.24 matters to them.
+    """
+    if _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)
+        for name in _EDITS.keys() & sys.modules.keys():
+            importlib.reload(sys.modules[name])
