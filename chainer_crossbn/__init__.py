@@ -11,7 +11,11 @@ from chainer_crossbn import _compat
 __version__ = "0.1.0"
 
 # Public name -> the submodule that defines it.
-_EXPORTS = {}
+_EXPORTS = {
+    "CollectiveError": "collectives",
+    "CrossBatchNormalization": "batch_normalization",
+    "cross_batch_normalization": "batch_normalization",
+}
 
 __all__ = ["__version__", *_EXPORTS]
 

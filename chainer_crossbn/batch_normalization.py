@@ -1,0 +1,483 @@
+"""Batch normalization with the statistics of all ranks.
+
+The maths is that of Ioffe & Szegedy, "Batch Normalization" (2015), with mean, variance
+and the sums of the backward pass taken over the mini-batches of all ranks (Yashima,
+Ohyama and Matsuoka, "The relation between computing time and accuracy when using Batch
+Normalization in deep learning"). What travels is one float64 vector a direction.
+"""
+
+import copy
+import itertools
+import math
+import warnings
+import weakref
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy
+from chainer import backend, function_node
+from chainer.utils import type_check
+
+from chainer_crossbn.collectives import sum_over_ranks
+from chainer_crossbn.kernels import arrays as kernels
+
+
+class _Layout:
+    """Which axes of an array are channels, and its view of shape (n, c, s)."""
+
+    def __init__(self, ndim, channel_ndim, axis):
+        if axis is None:
+            axis = (0, *range(channel_ndim + 1, ndim))
+        self.axis = axis
+        self.key_axis = tuple(i for i in range(ndim) if i not in axis)
+        first, last = self.key_axis[0], self.key_axis[-1]
+        self._split = first, last + 1
+        self._order = None
+        if last - first + 1 != len(self.key_axis):
+            self._order = (*axis, *self.key_axis)
+            self._split = len(axis), ndim
+
+    def flatten(self, x):
+        """Return ``x`` as an array of shape (n, c, s), a view where that is possible."""
+        if self._order:
+            x = x.transpose(self._order)
+        first, last = self._split
+        parts = x.shape[:first], x.shape[first:last], x.shape[last:]
+        return x.reshape([math.prod(part) for part in parts])
+
+    def restore(self, flat, shape):
+        """Return an array of shape (n, c, s) in the original shape."""
+        if not self._order:
+            return flat.reshape(shape)
+        moved = flat.reshape([shape[i] for i in self._order])
+        return moved.transpose(numpy.argsort(self._order))
+
+    def expand(self, v, ndim):
+        """Return the channel vector ``v`` so that it broadcasts over the array."""
+        return v[
+            tuple(slice(None) if i in self.key_axis else None for i in range(ndim))
+        ]
+
+
+def _check_axis(axis):
+    if axis is None:
+        return None
+    axis = (axis,) if isinstance(axis, int) else tuple(axis)
+    if any(a >= b for a, b in zip(axis, axis[1:])):
+        raise RuntimeError("numbers in axis must be sorted in ascending order")
+    return axis
+
+
+class _CrossBatchNormalization(function_node.FunctionNode):
+    def __init__(self, comm, eps, running_mean, running_var, decay, axis, name):
+        self._comm = comm
+        self._eps = eps
+        self._running = running_mean, running_var
+        self._decay = decay
+        self._axis = _check_axis(axis)
+        self._name = name
+
+    def check_type_forward(self, in_types):
+        type_check.expect(in_types.size() == 3)
+        x, gamma, beta = in_types
+        type_check.expect(
+            x.dtype.kind == "f",
+            gamma.dtype.kind == "f",
+            gamma.dtype == beta.dtype,
+            gamma.shape == beta.shape,
+            gamma.ndim >= 1,
+        )
+        axis_ndim = 1 if self._axis is None else len(self._axis)
+        type_check.expect(x.ndim >= gamma.ndim + axis_ndim)
+        layout = _Layout(
+            type_check.eval(x.ndim), type_check.eval(gamma.ndim), self._axis
+        )
+        type_check.expect(gamma.ndim == len(layout.key_axis))
+        for i, key in enumerate(layout.key_axis):
+            type_check.expect(x.shape[key] == gamma.shape[i])
+
+    def forward(self, inputs):
+        self.retain_inputs((0, 1))
+        x, gamma, beta = inputs
+        self._layout = _Layout(x.ndim, gamma.ndim, self._axis)
+        flat = self._layout.flatten(x)
+        self._count, self._mean, var = self._global_moments(flat)
+        self._inv_std = 1 / (var + self._eps) ** 0.5
+        self._update_running(var, gamma.shape)
+        y = kernels.normalize(
+            flat,
+            self._mean,
+            gamma.ravel().astype(numpy.float64) * self._inv_std,
+            beta.ravel().astype(numpy.float64),
+        )
+        return (self._layout.restore(y, x.shape),)
+
+    def _global_moments(self, flat):
+        xp = backend.get_array_module(flat)
+        n, c, s = flat.shape
+        mean, m2 = kernels.moments(flat)
+        local = xp.empty(1 + 2 * c, dtype=numpy.float64)
+        local[0] = n * s
+        local[1 : 1 + c] = n * s * mean
+        local[1 + c :] = m2 + n * s * mean * mean
+        total = sum_over_ranks(self._comm, local, f"{self._name} forward")
+        count = int(total[0])
+        if count == 0:
+            raise ValueError(
+                f"{self._name}: the mini-batches of all ranks are empty; "
+                "at least one rank must have an element"
+            )
+        if count == 1:
+            warnings.warn(
+                "A batch with no more than one sample has been given to "
+                "cross_batch_normalization, which will always output beta for it. "
+                "This could be caused by running evaluation while "
+                "chainer.config.train=True.",
+                UserWarning,
+                stacklevel=2,
+            )
+        mean = total[1 : 1 + c] / count
+        var = total[1 + c :] / count - mean * mean
+        # Not max(0, var): that would hide a NaN.
+        return count, mean, xp.where(var < 0, 0, var)
+
+    def _update_running(self, var, shape):
+        running_mean, running_var = self._running
+        if running_mean is None:
+            return
+        fresh = 1 - self._decay
+        unbiased = var * (self._count / max(self._count - 1, 1))
+        running_mean *= self._decay
+        running_mean += (fresh * self._mean).reshape(shape)
+        running_var *= self._decay
+        running_var += (fresh * unbiased).reshape(shape)
+
+    def backward(self, indexes, grad_outputs):
+        x, gamma = self.get_retained_inputs()
+        grad = _CrossBatchNormalizationGrad(
+            self._comm,
+            self._layout,
+            self._count,
+            self._mean,
+            self._inv_std,
+            self._eps,
+            self._name,
+        )
+        return grad.apply((x, gamma, grad_outputs[0]))
+
+
+class _CrossBatchNormalizationGrad(function_node.FunctionNode):
+    def __init__(self, comm, layout, count, mean, inv_std, eps, name):
+        self._comm = comm
+        self._layout = layout
+        self._count = count
+        self._mean = mean
+        self._inv_std = inv_std
+        self._eps = eps
+        self._name = name
+
+    def forward(self, inputs):
+        self.retain_inputs((0, 1, 2))
+        x, gamma, gy = inputs
+        xp = backend.get_array_module(x)
+        flat_x, flat_gy = self._layout.flatten(x), self._layout.flatten(gy)
+        gbeta, ggamma = kernels.gradient_sums(
+            flat_x, flat_gy, self._mean, self._inv_std
+        )
+        total = sum_over_ranks(
+            self._comm, xp.concatenate([gbeta, ggamma]), f"{self._name} backward"
+        )
+        mean_gy, mean_gy_x_hat = (total / self._count).reshape(2, -1)
+        gx = kernels.input_gradient(
+            flat_x,
+            flat_gy,
+            self._mean,
+            self._inv_std,
+            gamma.ravel().astype(numpy.float64) * self._inv_std,
+            mean_gy,
+            mean_gy_x_hat,
+        )
+        return (
+            self._layout.restore(gx, x.shape),
+            ggamma.reshape(gamma.shape).astype(gamma.dtype, copy=False),
+            gbeta.reshape(gamma.shape).astype(gamma.dtype, copy=False),
+        )
+
+    def backward(self, indexes, grad_outputs):
+        """Differentiate the sum of the ranks' objectives once more.
+
+        Everything is float64 and made of differentiable functions, the mean and the
+        variance included, so that derivatives of any order are right.
+        """
+        x, gamma, gy = self.get_retained_inputs()
+        ggx, gggamma, ggbeta = (
+            _zeros_like(v) if g is None else g
+            for g, v in zip(grad_outputs, (x, gamma, gamma))
+        )
+        dtypes = x.dtype, gamma.dtype, gy.dtype
+        x, gamma, gy, ggx, gggamma, ggbeta = (
+            F.cast(v, numpy.float64) for v in (x, gamma, gy, ggx, gggamma, ggbeta)
+        )
+        axis, ndim, count = self._layout.axis, x.ndim, self._count
+
+        def local(v):
+            return F.sum(v, axis=axis)
+
+        def over_ranks(vectors, part):
+            layer = f"{self._name} second derivative, {part}"
+            return F.separate(_sum(self._comm, F.stack(vectors), layer))
+
+        def expand(v):
+            return F.broadcast_to(self._layout.expand(v, ndim), x.shape)
+
+        (mean,) = over_ranks([local(x) / count], "mean")
+        deviation = x - expand(mean)
+        (var,) = over_ranks([local(deviation * deviation) / count], "variance")
+        inv_std = (var + self._eps) ** -0.5
+        x_hat = deviation * expand(inv_std)
+
+        # a bar is a mean over the global batch
+        gy_bar, gy_x_hat_bar, ggx_bar, ggx_x_hat_bar, ggx_gy_bar = over_ranks(
+            [local(v) / count for v in (gy, gy * x_hat, ggx, ggx * x_hat, ggx * gy)],
+            "gradients",
+        )
+        scale = expand(gamma * inv_std)
+        ggy = (
+            scale * (ggx - expand(ggx_bar) - x_hat * expand(ggx_x_hat_bar))
+            + expand(gggamma) * x_hat
+            + expand(ggbeta)
+        )
+        gx_over_gamma = expand(inv_std) * (
+            gy - expand(gy_bar) - x_hat * expand(gy_x_hat_bar)
+        )
+        ggamma = local(ggx * gx_over_gamma)
+        # h is the gradient at x_hat, r that at log(inv_std), over count
+        h = expand(gggamma) * gy - scale * (
+            ggx * expand(gy_x_hat_bar) + gy * expand(ggx_x_hat_bar)
+        )
+        h_bar, h_x_hat_bar = over_ranks(
+            [local(h) / count, local(h * x_hat) / count], "input"
+        )
+        r = (
+            gamma
+            * inv_std
+            * (ggx_gy_bar - ggx_bar * gy_bar - ggx_x_hat_bar * gy_x_hat_bar)
+        )
+        gx = expand(inv_std) * (h - expand(h_bar) - x_hat * expand(h_x_hat_bar + r))
+        return tuple(F.cast(g, d) for g, d in zip((gx, ggamma, ggy), dtypes))
+
+
+def _zeros_like(variable):
+    xp = backend.get_array_module(variable.array)
+    return chainer.Variable(xp.zeros_like(variable.array))
+
+
+class _SumOverRanks(function_node.FunctionNode):
+    """Sum over the ranks; its gradient is the sum over the ranks of the gradients."""
+
+    def __init__(self, comm, layer):
+        self._comm = comm
+        self._layer = layer
+
+    def forward(self, inputs):
+        (v,) = inputs
+        total = sum_over_ranks(self._comm, v.ravel(), self._layer)
+        return (total.reshape(v.shape),)
+
+    def backward(self, indexes, grad_outputs):
+        return (_sum(self._comm, grad_outputs[0], f"{self._layer}, gradient"),)
+
+
+def _sum(comm, v, layer):
+    return _SumOverRanks(comm, layer).apply((v,))[0]
+
+
+def cross_batch_normalization(
+    x,
+    gamma,
+    beta,
+    comm,
+    eps=2e-5,
+    running_mean=None,
+    running_var=None,
+    decay=0.9,
+    axis=None,
+    name=None,
+):
+    """Normalize by the mean and the variance of the mini-batches of all ranks.
+
+    All ranks must call it in the same order. Their batches may differ in size, and
+    some may be empty. Forward and backward make one sum over the ranks each, of
+    2C + 1 and 2C float64. Arithmetic is float64, so that float32 data are exact to
+    rounding: the variance has a relative error of about 1e-16 * (mean / std)**2.
+    ``gamma`` and ``beta`` get gradients of this rank's mini-batch alone; over the ranks
+    these add up to the gradients of the global batch.
+
+    Args:
+        x (Variable or array): Shape (N, C, ...), float16, float32 or float64.
+        gamma (Variable or array): Scale, of the shape of the channel axes.
+        beta (Variable or array): Shift, of the same shape and dtype.
+        comm: ChainerMN communicator, or any object with ``size`` and ``allreduce``.
+        eps (float): Added to the variance.
+        running_mean (array or None): Updated in place, of the shape of ``gamma``.
+        running_var (array or None): Likewise, by the unbiased variance.
+        decay (float): Share of the old running statistics that is kept.
+        axis (int, tuple of int or None): Axes that are averaged over, ascending. By
+            default the first one and all behind the channel axes.
+        name (str or None): Names the layer in errors; must be equal on all ranks.
+
+    Returns:
+        Variable: Same shape and dtype as ``x``.
+
+    Raises:
+        CollectiveError: If the ranks do not all reach this layer.
+        ValueError: If the mini-batches of all ranks are empty.
+
+    See :func:`chainer.functions.batch_normalization` for the function of one rank.
+    """
+    name = name or "cross_batch_normalization"
+    node = _CrossBatchNormalization(
+        comm, eps, running_mean, running_var, decay, axis, name
+    )
+    return node.apply((x, gamma, beta))[0]
+
+
+_created = weakref.WeakKeyDictionary()
+
+
+class CrossBatchNormalization(L.BatchNormalization):
+    """Batch normalization link that takes its statistics over all ranks.
+
+    Takes the place of :class:`chainer.links.BatchNormalization`: same arguments but
+    for ``comm``, same parameters, running statistics and serialized names, and on one
+    rank the same results. Running statistics are equal on all ranks. With
+    ``chainer.config.train`` off it normalizes by them and communicates nothing.
+
+    Copies share the communicator. Pickles and snapshots leave it out: set ``comm`` on
+    an unpickled link.
+
+    Args:
+        size (int, tuple of int or None): Shape of the channel axes. ``None`` (then
+            ``axis`` is required) takes it from the first mini-batch.
+        comm: ChainerMN communicator; statistics are taken over its ranks.
+        decay (float): Share of the old running statistics that is kept.
+        eps (float): Added to the variance.
+        dtype: Dtype of parameters and running statistics; in ``mixed16`` float32.
+        use_gamma (bool): Whether to scale.
+        use_beta (bool): Whether to shift.
+        initial_gamma: Initializer of gamma, 1 by default.
+        initial_beta: Initializer of beta, 0 by default.
+        axis (int, tuple of int or None): Axes that are averaged over, ascending.
+        initial_avg_mean: Initializer of the running mean, 0 by default.
+        initial_avg_var: Initializer of the running variance, 1 by default.
+
+    Attributes:
+        comm: The communicator.
+        label (str): Names the layer in errors and in the check that all ranks reach
+            the layers in the same order; must be equal on all ranks.
+    """
+
+    def __init__(
+        self,
+        size,
+        comm,
+        decay=0.9,
+        eps=2e-5,
+        dtype=None,
+        use_gamma=True,
+        use_beta=True,
+        initial_gamma=None,
+        initial_beta=None,
+        axis=None,
+        initial_avg_mean=None,
+        initial_avg_var=None,
+    ):
+        super().__init__(
+            size=size,
+            decay=decay,
+            eps=eps,
+            dtype=dtype,
+            use_gamma=use_gamma,
+            use_beta=use_beta,
+            initial_gamma=initial_gamma,
+            initial_beta=initial_beta,
+            axis=axis,
+            initial_avg_mean=initial_avg_mean,
+            initial_avg_var=initial_avg_var,
+        )
+        self.comm = comm
+        self._set_label()
+
+    def _set_label(self):
+        if self.comm is not None:
+            number = next(_created.setdefault(self.comm, itertools.count(1)))
+            self.label = f"CrossBatchNormalization #{number}"
+
+    def forward(self, x, finetune=False):
+        """Normalize ``x``, by batch statistics in training and else by running ones.
+
+        Args:
+            x (Variable or array): Shape (N, C, ...); N may differ between the ranks.
+            finetune (bool): In training, make the running statistics the plain mean
+                over all mini-batches since :meth:`start_finetuning`.
+
+        Returns:
+            Variable: Same shape and dtype as ``x``.
+
+        Raises:
+            RuntimeError: If the link was unpickled and has no communicator.
+        """
+        if not chainer.config.train:
+            return super().forward(x)
+        if self.comm is None:
+            raise RuntimeError(
+                f"{self.label} has no communicator, as pickles leave it out; "
+                "set link.comm before training"
+            )
+        if self.avg_mean is None:
+            self._initialize_params(
+                tuple(d for i, d in enumerate(x.shape) if i not in self.axis)
+            )
+        gamma = self._get_gamma()[0] if self.gamma is None else self.gamma
+        beta = self._get_beta()[0] if self.beta is None else self.beta
+        running_mean, running_var, decay = self.avg_mean, self.avg_var, self.decay
+        if chainer.config.in_recomputing:
+            running_mean = running_var = None
+        elif finetune:
+            self.N += 1
+            decay = 1 - 1 / self.N
+        return cross_batch_normalization(
+            x,
+            gamma,
+            beta,
+            self.comm,
+            eps=self.eps,
+            running_mean=running_mean,
+            running_var=running_var,
+            decay=decay,
+            axis=self.axis,
+            name=self.label,
+        )
+
+    def copy(self, mode="share"):
+        copied = super().copy(mode)
+        copied._set_label()
+        return copied
+
+    def __copy__(self):
+        copied = self.__class__.__new__(self.__class__)
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self, memo):
+        # A communicator holds an MPI handle: it is shared, not copied.
+        memo[id(self.comm)] = self.comm
+        copied = self.__copy__()
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        copied._set_label()
+        return copied
+
+    def __getstate__(self):
+        return {**self.__dict__, "comm": None}

@@ -1,0 +1,6 @@
+"""Trainer extensions that see all ranks."""
+
+from chainer_crossbn.extensions.epoch_statistics import EpochStatistics
+from chainer_crossbn.extensions.global_evaluator import GlobalEvaluator
+
+__all__ = ["EpochStatistics", "GlobalEvaluator"]

@@ -1,0 +1,61 @@
+"""Evaluation by all ranks together."""
+
+import chainer
+import chainer.functions as F
+import numpy
+from chainer.training import extension
+
+from chainer_crossbn.running_statistics import averaged
+from chainer_crossbn.updaters import as_input
+
+_BATCHSIZE = 100
+
+
+class GlobalEvaluator(extension.Extension):
+    """Reports loss and accuracy of a model in test mode, each image counted once.
+
+    The ranks evaluate one share each, with running statistics that are averaged over
+    the ranks (:func:`chainer_crossbn.running_statistics.averaged`). Reports
+    ``NAME/main/loss`` (mean cross entropy) and ``NAME/main/accuracy``.
+
+    Args:
+        model (chainer.Link): From images to logits.
+        sets (dict): From NAME to a pair of a uint8 array of images, shape (n, 3, h, w),
+            and an int32 array of labels, shape (n,).
+        comm: ChainerMN communicator.
+        device: Chainer device.
+    """
+
+    trigger = 1, "epoch"
+    priority = extension.PRIORITY_WRITER
+
+    def __init__(self, model, sets, comm, device):
+        self._model = model
+        self._sets = sets
+        self._comm = comm
+        self._device = device
+
+    def __call__(self, trainer=None):
+        model = averaged(self._model, self._comm)
+        with chainer.using_config("train", False), chainer.no_backprop_mode():
+            local = [self._sums(model, *pair) for pair in self._sets.values()]
+        total = self._comm.allreduce(numpy.array(local))
+        observation = {}
+        for name, (loss, correct, n) in zip(self._sets, total):
+            observation[f"{name}/main/loss"] = float(loss / n)
+            observation[f"{name}/main/accuracy"] = float(correct / n)
+        chainer.report(observation)
+        return observation
+
+    def _sums(self, model, images, labels):
+        share = slice(self._comm.rank, None, self._comm.size)
+        images, labels = images[share], labels[share]
+        sums = numpy.zeros(3)
+        for start in range(0, len(images), _BATCHSIZE):
+            batch = slice(start, start + _BATCHSIZE)
+            t = self._device.send(labels[batch])
+            logits = model(as_input(images[batch], self._device))
+            loss = F.softmax_cross_entropy(logits, t)
+            correct = (logits.array.argmax(axis=1) == t).sum()
+            sums += [float(loss.array) * len(t), float(correct), len(t)]
+        return sums

@@ -1,0 +1,74 @@
+"""Iterate over a data set that all ranks share."""
+
+import numpy
+from chainer.dataset import Iterator
+
+
+class ShareIterator(Iterator):
+    """Yields this rank's share of each global mini-batch, as indices.
+
+    Every epoch has one global shuffle, the same on all ranks, cut into global batches of
+    ``batchsize * size``. What is left at the end makes a last batch whose shares
+    differ by one image at most; fewer images than ranks are dropped.
+
+    Args:
+        n (int): Images of the data set; at least ``size``.
+        batchsize (int): Images per rank.
+        rank (int): This rank.
+        size (int): Number of ranks.
+        seed (int): Seed of the shuffles.
+
+    Attributes:
+        dropped (int): Images that every epoch leaves out.
+    """
+
+    def __init__(self, n, batchsize, rank, size, seed):
+        rest = n % (batchsize * size)
+        self.dropped = rest if rest < size else 0
+        self.epoch = 0
+        self.is_new_epoch = False
+        self._used = n - self.dropped
+        self._n = n
+        self._batchsize = batchsize
+        self._rank = rank
+        self._size = size
+        self._seed = seed
+        self._position = 0
+        self._previous_detail = -1.0
+        self._order = self._shuffle()
+
+    def _shuffle(self):
+        state = numpy.random.RandomState([self._seed, self.epoch])
+        return state.permutation(self._n)[: self._used]
+
+    @property
+    def epoch_detail(self):
+        return self.epoch + self._position / self._used
+
+    @property
+    def previous_epoch_detail(self):
+        return None if self._previous_detail < 0 else self._previous_detail
+
+    def __next__(self):
+        """Return the indices of this rank's images and the size of the global batch.
+
+        Returns:
+            tuple: an int64 array of shape (n,), n >= 1, and an int.
+        """
+        self._previous_detail = self.epoch_detail
+        end = self._position + self._batchsize * self._size
+        batch = self._order[self._position : end]
+        self._position += len(batch)
+        self.is_new_epoch = self._position == self._used
+        if self.is_new_epoch:
+            self.epoch += 1
+            self._position = 0
+            self._order = self._shuffle()
+        return numpy.array_split(batch, self._size)[self._rank], len(batch)
+
+    def serialize(self, serializer):
+        self.epoch = serializer("epoch", self.epoch)
+        self.is_new_epoch = serializer("is_new_epoch", self.is_new_epoch)
+        self._position = serializer("position", self._position)
+        self._previous_detail = serializer("previous_detail", self._previous_detail)
+        self._order = self._shuffle()

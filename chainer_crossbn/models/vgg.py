@@ -1,0 +1,91 @@
+"""VGG16 for 32x32 images (Simonyan & Zisserman, 2015, configuration D)."""
+
+import chainer
+import chainer.functions as F
+
+_CHANNELS_OF_64 = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
+_N_CONVOLUTIONS = sum(len(stage) for stage in _CHANNELS_OF_64)
+
+
+class VGG16(chainer.Chain):
+    """13 convolutions and 3 fully connected layers.
+
+    Each convolution is 3x3 with stride 1 and pad 1, followed by its normalization and
+    then ReLU; it has a bias only where no normalization follows. The fully connected
+    layers are not normalized. Max pooling halves the maps after each of the 5 stages.
+
+    Args:
+        n_class (int): Number of classes.
+        normalization: Normalization object (:mod:`chainer_crossbn.normalizers`).
+        width (int): Channels of the first stage; the others have 2, 4, 8 and 8 times
+            as many. 64 is the full network.
+        fc_units (int): Units of the two hidden fully connected layers.
+        dropout (float): Dropout ratio behind each of these.
+        initialW: Initializer of all weights; Chainer's LeCunNormal by default.
+    """
+
+    def __init__(
+        self,
+        n_class,
+        normalization,
+        width=64,
+        fc_units=4096,
+        dropout=0.5,
+        initialW=None,
+    ):
+        super().__init__()
+        self._dropout = dropout
+        stages = []
+        in_channels, index = 3, 0
+        for multiples in _CHANNELS_OF_64:
+            stage = chainer.Sequential()
+            for multiple in multiples:
+                channels = multiple * width
+                norm = normalization.norm(channels, index, _N_CONVOLUTIONS)
+                conv = normalization.conv(
+                    in_channels,
+                    channels,
+                    3,
+                    pad=1,
+                    nobias=norm is not None,
+                    initialW=initialW,
+                )
+                stage.append(_Convolution(conv, norm))
+                in_channels, index = channels, index + 1
+            stages.append(stage)
+        with self.init_scope():
+            self.stages = chainer.ChainList(*stages)
+            self.fc6 = normalization.linear(in_channels, fc_units, initialW=initialW)
+            self.fc7 = normalization.linear(fc_units, fc_units, initialW=initialW)
+            self.fc8 = normalization.linear(fc_units, n_class, initialW=initialW)
+
+    def forward(self, x):
+        """Return the logits.
+
+        Args:
+            x (Variable or array): Images, shape (N, 3, 32, 32).
+
+        Returns:
+            Variable: Shape (N, n_class).
+        """
+        for stage in self.stages:
+            x = F.max_pooling_2d(stage(x), 2)
+        for fc in (self.fc6, self.fc7):
+            x = F.dropout(F.relu(fc(x)), self._dropout)
+        return self.fc8(x)
+
+
+class _Convolution(chainer.Chain):
+    """A convolution, its normalization (or none) and ReLU."""
+
+    def __init__(self, conv, norm):
+        super().__init__()
+        with self.init_scope():
+            self.conv = conv
+            self.norm = norm
+
+    def forward(self, x):
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return F.relu(x)

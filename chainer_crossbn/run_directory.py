@@ -1,0 +1,98 @@
+"""The directory of one run: ``args.json``, ``log`` and ``model.npz``."""
+
+import json
+import os
+import platform
+import tempfile
+
+import chainer
+import numpy
+
+from chainer_crossbn import __version__
+from chainer_crossbn.arguments import UsageError
+
+
+def create(out, name):
+    """Create the directory of a run.
+
+    Args:
+        out (str): Directory that gathers runs.
+        name (str): Name of the run.
+
+    Returns:
+        str: Path of the new directory.
+
+    Raises:
+        UsageError: If it exists already or can't be written.
+    """
+    if name in ("", ".", "..") or os.path.basename(name) != name:
+        raise UsageError(f"--name {name!r} is not the name of a directory")
+    path = os.path.join(out, name)
+    try:
+        os.makedirs(out, exist_ok=True)
+        os.mkdir(path)
+    except FileExistsError:
+        raise UsageError(
+            f"{path} exists already, and runs are never overwritten; choose another "
+            "--name or --out, or remove it"
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"can't create {path}: {error.strerror}; choose another --out"
+        ) from None
+    return path
+
+
+def write_arguments(path, arguments, details):
+    """Write ``args.json``.
+
+    Args:
+        path (str): Directory of the run.
+        arguments (dict): All arguments, defaults filled in.
+        details (dict): What else there is to know of the run, next to the versions.
+    """
+    content = {
+        "program": "chainer_crossbn",
+        "arguments": arguments,
+        **details,
+        "versions": {
+            "chainer_crossbn": __version__,
+            "python": platform.python_version(),
+            "chainer": chainer.__version__,
+            "numpy": numpy.__version__,
+            **details.get("versions", {}),
+        },
+    }
+    with _replacing(os.path.join(path, "args.json")) as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")
+
+
+def write_model(path, model):
+    """Write ``model.npz``, parameters and running statistics, in one piece or not at all.
+
+    Args:
+        path (str): Directory of the run.
+        model (chainer.Link): The trained model.
+    """
+    with _replacing(os.path.join(path, "model.npz")) as file:
+        chainer.serializers.save_npz(file, model)
+
+
+class _replacing:
+    """Opens a temporary file that takes the place of ``path`` when all is written."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __enter__(self):
+        handle, self._temporary = tempfile.mkstemp(dir=os.path.dirname(self._path))
+        self._file = os.fdopen(handle, "wb")
+        return self._file
+
+    def __exit__(self, kind, value, traceback):
+        self._file.close()
+        if kind is None:
+            os.chmod(self._temporary, 0o644)
+            os.replace(self._temporary, self._path)
+        else:
+            os.unlink(self._temporary)

@@ -1,0 +1,50 @@
+"""Running statistics that are averaged over the ranks."""
+
+import chainer.links as L
+import numpy
+
+
+def averaged(model, comm):
+    """Return the model with the mean of the ranks' running statistics.
+
+    Where each rank keeps statistics of its own (normalBN), the mixture of the ranks'
+    distributions has the mean of the means and, as variance, the mean of
+    ``var + mean**2`` less the square of that mean. The ranks' own state stays untouched.
+
+    All ranks must call it together.
+
+    Args:
+        model (chainer.Link): Any model.
+        comm: ChainerMN communicator.
+
+    Returns:
+        chainer.Link: A copy that shares the parameters, or ``model`` itself where all
+        ranks have the same statistics anyway.
+    """
+    if comm.size == 1 or not any(_differs(link, comm) for link in model.links()):
+        return model
+    copied = model.copy()
+    links = [link for link in copied.links() if _differs(link, comm)]
+    local = []
+    for link in links:
+        mean = link.xp.asarray(link.avg_mean, dtype=numpy.float64).ravel()
+        var = link.xp.asarray(link.avg_var, dtype=numpy.float64).ravel()
+        local += [mean, var + mean * mean]
+    xp = links[0].xp
+    total = comm.allreduce(xp.concatenate(local)) / comm.size
+    for link in links:
+        c = link.avg_mean.size
+        mean, square = total[:c], total[c : 2 * c]
+        total = total[2 * c :]
+        var = xp.maximum(square - mean * mean, 0)
+        shape, dtype = link.avg_mean.shape, link.avg_mean.dtype
+        link.avg_mean = mean.reshape(shape).astype(dtype)
+        link.avg_var = var.reshape(shape).astype(dtype)
+    return copied
+
+
+def _differs(link, comm):
+    if not isinstance(link, L.BatchNormalization):
+        return False
+    group = getattr(link, "comm", None)
+    return group is None or group.size != comm.size

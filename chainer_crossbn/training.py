@@ -1,0 +1,265 @@
+"""Build a training run from its arguments, and run it on all ranks."""
+
+import os
+import socket
+import sys
+import time
+import traceback
+
+import chainer
+import chainermn
+import numpy
+import threadpoolctl
+from chainer.backends import cuda
+from chainer.training import Trainer
+from chainer.training.extensions import (
+    ExponentialShift,
+    LogReport,
+    PrintReport,
+    ProgressBar,
+    observe_lr,
+)
+from mpi4py import MPI
+
+from chainer_crossbn import arguments, datasets, normalizers, run_directory
+from chainer_crossbn.arguments import UsageError
+from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator
+from chainer_crossbn.iterators import ShareIterator
+from chainer_crossbn.models import MODELS
+from chainer_crossbn.running_statistics import averaged
+from chainer_crossbn.updaters import GlobalUpdater, prime
+
+_INITIALIZERS = {
+    "he": chainer.initializers.HeNormal,
+    "lecun": chainer.initializers.LeCunNormal,
+    "glorot": chainer.initializers.GlorotNormal,
+}
+
+_TABLE = [
+    "epoch",
+    "iteration",
+    "main/loss",
+    "main/accuracy",
+    "train/main/accuracy",
+    "validation/main/loss",
+    "validation/main/accuracy",
+    "images_per_second",
+    "elapsed_time",
+]
+
+
+def main(argv=None):
+    """Train as ``train_cifar.py`` does; every rank calls it.
+
+    Args:
+        argv (list of str or None): Arguments; those of the process by default.
+
+    Returns:
+        int: Exit status: 0, or 2 where the user asked for something that can't be done
+        (said in one line on standard error, by rank 0).
+
+    An error in one rank ends the processes of all ranks with status 1.
+    """
+    world = MPI.COMM_WORLD
+    try:
+        run(argv, world)
+    except UsageError as error:
+        if world.rank == 0:
+            print(f"train_cifar.py: error: {error}", file=sys.stderr, flush=True)
+        # A rank that leaves early may take the others with it before the line is out.
+        world.Barrier()
+        return 2
+    except Exception:
+        # Where all ranks fail alike, the lowest speaks and ends the others.
+        time.sleep(0.3 * min(world.rank, 10))
+        traceback.print_exc()
+        sys.stderr.flush()
+        world.Abort(1)
+    return 0
+
+
+def _on_rank_zero(world, function):
+    """Call a function on rank 0; return its value, or raise its UsageError, on all."""
+    value = error = None
+    if world.rank == 0:
+        try:
+            value = function()
+        except (UsageError, datasets.DatasetError) as caught:
+            error = str(caught)
+        except SystemExit:  # --help
+            error = ""
+    value, error = world.bcast((value, error))
+    if error == "":
+        sys.exit(0)
+    if error is not None:
+        raise UsageError(error)
+    return value
+
+
+def run(argv, world):
+    """Train a network as a command line says.
+
+    Args:
+        argv (list of str or None): Arguments; those of the process by default.
+        world (mpi4py.MPI.Comm): All ranks.
+
+    Raises:
+        UsageError: On all ranks, before anything is written, if it can't be done.
+    """
+    args = _on_rank_zero(world, lambda: arguments.parse(argv))
+    args.lr = args.lr or arguments.default_lr(args.batchsize * world.size)
+    args.name = args.name or (
+        f"{args.model}-{args.bn}-b{args.batchsize}-r{world.size}-s{args.seed}"
+    )
+    device, reason = _choose_device(args, world)
+    comm = chainermn.create_communicator(args.communicator, world)
+    data = _on_rank_zero(world, lambda: _load_data(args))
+    _check_sizes(args, data, world.size)
+    path = _on_rank_zero(world, lambda: run_directory.create(args.out, args.name))
+    args.threads = args.threads or max(1, _cores() // comm.intra_size)
+    with threadpoolctl.threadpool_limits(args.threads):
+        device.use()
+        trainer, model = _build(args, data, comm, device, path)
+        details = _describe(data, comm, device)
+        if comm.rank == 0:
+            run_directory.write_arguments(path, vars(args), details)
+            print(f"device: {details['device']} ({reason})")
+            print(f"run: {path}", flush=True)
+        trainer.run(show_loop_exception_msg=False)
+        final = averaged(model, comm)
+        if comm.rank == 0:
+            run_directory.write_model(path, final)
+
+
+def _choose_device(args, world):
+    """Choose CPU or GPU, alike on all ranks, and the communicator that goes with it."""
+    node = world.Split_type(MPI.COMM_TYPE_SHARED)
+    gpus = cuda.cupy.cuda.runtime.getDeviceCount() if cuda.available else 0
+    enough = world.allreduce(gpus >= node.size, MPI.LAND)
+    if args.gpu and not enough:
+        found = world.allreduce(gpus, MPI.MIN)
+        raise UsageError(
+            f"--gpu: CuPy sees {found} GPUs on a node with {node.size} ranks; start "
+            "fewer ranks on it or leave --gpu out"
+        )
+    if enough and not args.cpu:
+        args.communicator = args.communicator or "pure_nccl"
+        return chainer.get_device(f"@cupy:{node.rank}"), "a GPU for each rank"
+    args.communicator = args.communicator or "naive"
+    if args.communicator != "naive":
+        raise UsageError(
+            f"--communicator {args.communicator} needs GPUs; on CPUs leave it out"
+        )
+    reason = "--cpu" if args.cpu else "CuPy sees no GPU for each rank"
+    return chainer.get_device("@numpy"), reason
+
+
+def _cores():
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _load_data(args):
+    data = datasets.load(
+        args.dataset,
+        args.data,
+        train_size=args.train_size,
+        test_size=args.test_size,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    for note in data.notes:
+        print(f"train_cifar.py: note: {note}", file=sys.stderr, flush=True)
+    return data
+
+
+def _check_sizes(args, data, n_ranks):
+    n_train = len(data.train_labels)
+    if args.batchsize * n_ranks > n_train:
+        raise UsageError(
+            f"a global batch of {n_ranks} ranks x {args.batchsize} images is more than "
+            f"the {n_train} training images; choose a smaller --batchsize"
+        )
+    if args.eval_train is None:
+        args.eval_train = min(n_train, len(data.test_labels))
+    if args.eval_train > n_train:
+        raise UsageError(
+            f"--eval-train {args.eval_train} is more than the {n_train} training images"
+        )
+
+
+def _build(args, data, comm, device, path):
+    numpy.random.seed(args.seed)
+    model = MODELS[args.model](
+        data.n_class,
+        normalizers.create(args.bn, comm),
+        width=args.width,
+        fc_units=args.fc_units,
+        dropout=args.dropout,
+        initialW=_INITIALIZERS[args.init](),
+    )
+    model.to_device(device)
+    optimizer = chainermn.create_multi_node_optimizer(
+        chainer.optimizers.MomentumSGD(args.lr, args.momentum), comm
+    )
+    optimizer.setup(model)
+    if args.weight_decay:
+        optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(args.weight_decay))
+    prime(optimizer, comm)
+    # Every rank drops units of its own.
+    device.xp.random.seed(
+        int(numpy.random.RandomState([args.seed, comm.rank]).randint(2**31))
+    )
+    n_train = len(data.train_labels)
+    iterator = ShareIterator(n_train, args.batchsize, comm.rank, comm.size, args.seed)
+    if iterator.dropped and comm.rank == 0:
+        print(
+            f"each epoch leaves out {iterator.dropped} of {n_train} images, fewer than "
+            f"the {comm.size} ranks"
+        )
+    updater = GlobalUpdater(
+        iterator, optimizer, data.train_images, data.train_labels, comm, device
+    )
+    trainer = Trainer(updater, (args.epoch, "epoch"), path)
+    part = datasets.take_balanced(data.train_labels, args.eval_train, data.n_class)
+    sets = {
+        "train": (data.train_images[part], data.train_labels[part]),
+        "validation": (data.test_images, data.test_labels),
+    }
+    trainer.extend(EpochStatistics(comm))
+    trainer.extend(GlobalEvaluator(model, sets, comm, device))
+    if args.lr_step:
+        # After the log, so that an epoch is logged with the rate that it had.
+        trainer.extend(
+            ExponentialShift("lr", 0.5),
+            trigger=(args.lr_step, "epoch"),
+            priority=chainer.training.PRIORITY_READER - 1,
+        )
+    if comm.rank == 0:
+        trainer.extend(observe_lr(), trigger=(1, "epoch"))
+        trainer.extend(LogReport(trigger=(1, "epoch")))
+        trainer.extend(PrintReport(_TABLE), trigger=(1, "epoch"))
+        if sys.stdout.isatty():
+            trainer.extend(ProgressBar(update_interval=10))
+    return trainer, model
+
+
+def _describe(data, comm, device):
+    """Gather what ``args.json`` tells of the run besides the arguments."""
+    mine = {"rank": comm.rank, "pid": os.getpid(), "host": socket.gethostname()}
+    ranks = comm.gather_obj(mine)
+    versions = {"mpi": MPI.Get_library_version().strip().splitlines()[0]}
+    if device.xp is not numpy:
+        versions["cupy"] = device.xp.__version__
+    return {
+        "n_ranks": comm.size,
+        "ranks": ranks,
+        "device": "CPU" if device.xp is numpy else "GPU",
+        "dataset": {
+            "name": data.name,
+            "checksum": data.checksum,
+            "train": len(data.train_labels),
+            "test": len(data.test_labels),
+        },
+        "versions": versions,
+    }

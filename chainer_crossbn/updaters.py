@@ -1,0 +1,93 @@
+"""One training step over all ranks."""
+
+import time
+
+import chainer
+import chainer.functions as F
+import numpy
+from chainer.training.updaters import StandardUpdater
+
+
+def as_input(images, device):
+    """Return uint8 images of shape (n, 3, h, w) as float32 in [0, 1] on a device."""
+    return device.send(images).astype(numpy.float32) / numpy.float32(255)
+
+
+class GlobalUpdater(StandardUpdater):
+    """Takes steps that equal those of one rank with the whole global batch.
+
+    The multi-node optimizer averages the ranks' gradients, so each rank weights its mean
+    loss by its share: n * P / N for n of N images on P ranks.
+
+    Args:
+        iterator: :class:`~chainer_crossbn.iterators.ShareIterator`.
+        optimizer: Multi-node optimizer, set up and primed.
+        images: uint8 array of shape (n, 3, h, w).
+        labels: int32 array of shape (n,).
+        comm: ChainerMN communicator.
+        device: Chainer device.
+
+    Attributes:
+        sums: float64 array of shape (3,): this rank's sum of losses, number of correct
+            images and number of images since :meth:`take_sums`.
+        train_time (float): Seconds spent in steps so far.
+    """
+
+    def __init__(self, iterator, optimizer, images, labels, comm, device):
+        super().__init__(iterator, optimizer, device=device)
+        self.sums = numpy.zeros(3)
+        self.train_time = 0.0
+        self._images = images
+        self._labels = labels
+        self._comm = comm
+
+    def update_core(self):
+        started = time.perf_counter()
+        indices, global_size = next(self.get_iterator("main"))
+        optimizer = self.get_optimizer("main")
+        model = optimizer.target
+        n = len(indices)
+        labels = self.device.send(self._labels[indices])
+        logits = model(as_input(self._images[indices], self.device))
+        loss = F.softmax_cross_entropy(logits, labels)
+        model.cleargrads()
+        (loss * (n * self._comm.size / global_size)).backward()
+        for parameter in model.params():
+            # ChainerMN's naive communicator loses the sum of any other gradient.
+            if parameter.grad is not None and not parameter.grad.flags.c_contiguous:
+                parameter.grad = parameter.xp.ascontiguousarray(parameter.grad)
+        optimizer.update()
+        correct = (logits.array.argmax(axis=1) == labels).sum()
+        self.sums += [float(loss.array) * n, float(correct), n]
+        self.train_time += time.perf_counter() - started
+
+    def take_sums(self):
+        """Return :attr:`sums` and start new ones."""
+        sums, self.sums = self.sums, numpy.zeros(3)
+        return sums
+
+    def serialize(self, serializer):
+        super().serialize(serializer)
+        self.sums = serializer("sums", self.sums)
+        self.train_time = serializer("train_time", self.train_time)
+
+
+def prime(optimizer, comm):
+    """Make the ranks' models equal, so that the first update of the optimizer is a step.
+
+    ChainerMN's multi-node optimizer spends its first update on broadcasting parameters.
+    Here rank 0's parameters and persistent values (running statistics) go to all ranks.
+
+    Args:
+        optimizer: Multi-node optimizer, set up with an initialized model.
+        comm: ChainerMN communicator.
+    """
+    model = optimizer.target
+    values = None
+    if comm.rank == 0:
+        serializer = chainer.serializers.DictionarySerializer()
+        serializer.save(model)
+        values = serializer.target
+    values = comm.bcast_obj(values)
+    chainer.serializers.NpzDeserializer(values).load(model)
+    optimizer.is_changed(model)

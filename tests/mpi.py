@@ -1,0 +1,50 @@
+"""Start programs on several MPI ranks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAIN = ROOT / "train_cifar.py"
+
+
+def mpiexec(n_ranks, *command, timeout=120, cwd=ROOT, env=None):
+    """Run ``python command...`` on some ranks.
+
+    Returns:
+        subprocess.CompletedProcess: With text output. A hang ends in
+        ``subprocess.TimeoutExpired``.
+    """
+    launcher = Path(sys.executable).parent / "mpiexec"
+    return subprocess.run(
+        [
+            str(launcher if launcher.exists() else "mpiexec"),
+            "-n",
+            str(n_ranks),
+            sys.executable,
+            *map(str, command),
+        ],
+        cwd=cwd,
+        env={
+            **os.environ,
+            "CHAINER_CROSSBN_TIMEOUT": "30",
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            **(env or {}),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def run_tests(n_ranks, path, timeout=240):
+    """Run the tests of a file in tests/ranks on some ranks; fail if one fails."""
+    done = mpiexec(
+        n_ranks, "-m", "pytest", "-q", ROOT / "tests" / "ranks" / path, timeout=timeout
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+    assert " passed" in done.stdout, done.stdout
