@@ -1,0 +1,76 @@
+# The Python that .venv is made with: a command or a path, 3.9 to 3.13.
+PYTHON ?= python3
+# mpich: the PyPI wheel, inside .venv. system: mpiexec on PATH, and its library.
+MPI ?= mpich
+
+VENV := .venv
+IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+
+# Asked of PYTHON, which may be the one of an activated .venv: what that was made with.
+ask = $(shell $(PYTHON) -c "import platform, sys; print($(1))" 2>/dev/null)
+BASE_PYTHON := $(call ask,sys._base_executable)
+VERSION := $(call ask,platform.python_version())
+
+# Written last, so that a .venv without it is half-built, or not what is asked for.
+STAMP := $(VENV)/python-$(VERSION)-mpi-$(MPI)
+
+# A .venv that lost its Python or another file is not to be trusted either.
+LIST := find . -name __pycache__ -prune -o ! -type d -print | LC_ALL=C sort
+MISSING := cd $(VENV) && $(LIST) | LC_ALL=C comm -13 - files
+ifneq ($(shell { $(VENV)/bin/python -c "" && $(MISSING) && echo none; } 2>&1 || :),none)
+$(shell rm -f $(STAMP))
+endif
+
+ifeq ($(MPI),system)
+# Open MPI: more ranks than cores; root, as which containers run.
+export OMPI_MCA_rmaps_base_oversubscribe ?= 1
+export PRTE_MCA_rmaps_default_mapping_policy ?= :oversubscribe
+export OMPI_ALLOW_RUN_AS_ROOT ?= 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM ?= 1
+endif
+
+.PHONY: help demo test lint venv clean
+
+help:
+	@echo "make demo   train three small networks on 4 ranks and draw the figures"
+	@echo "make test   lint and run the tests"
+	@echo "make lint   lint alone"
+	@echo "make venv   build .venv, as the others do when they need it"
+	@echo "make clean  remove .venv and caches"
+	@echo "PYTHON=python3.12 picks the Python (3.9 to 3.13), MPI=system the system's MPI."
+
+demo: venv
+	$(IN_VENV) python -m chainer_crossbn.demo
+
+test: lint
+	$(IN_VENV) python -m pytest
+
+lint: venv
+	$(IN_VENV) ruff check .
+	$(IN_VENV) ruff format --check .
+
+venv: $(STAMP)
+
+$(STAMP): requirements.txt pyproject.toml
+	@case "$(VERSION)" in 3.9.*|3.1[0-3].*) ;; *) \
+	    echo "Python 3.9 to 3.13 is needed, $(PYTHON) is $(or $(VERSION),not found):" \
+	        "name one, as in: make PYTHON=python3.12"; exit 1;; esac
+	@"$(BASE_PYTHON)" -c "import ensurepip, venv" || { \
+	    echo "$(PYTHON) cannot make a venv: install its venv package"; exit 1; }
+	@case "$(MPI)" in mpich) ;; system) command -v mpiexec >/dev/null || { \
+	    echo "MPI=system, but there is no mpiexec on PATH"; exit 1; };; *) \
+	    echo "MPI is mpich or system, not $(MPI)"; exit 1;; esac
+	@echo "Building $(VENV) with Python $(VERSION); this takes about a minute."
+	rm -rf $(VENV)
+	"$(BASE_PYTHON)" -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q "setuptools>=77,<81" wheel
+	$(VENV)/bin/python -m pip install -q --prefer-binary --no-build-isolation -e ".[test]"
+ifeq ($(MPI),system)
+	$(VENV)/bin/python -m pip uninstall -q -y mpich
+endif
+	cd $(VENV) && $(LIST) >files
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
