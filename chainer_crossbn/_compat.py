@@ -3,7 +3,7 @@
 Chainer's last release does not import on NumPy 2 or Python 3.12. :func:`install` puts
 a finder in front of Python's own that sees Chainer's modules alone, whenever one is
 imported, and corrects the source of those that need it on its way to the compiler.
-So neither ``numpy`` nor ``sys.modules`` nor the warning filters ever change, and
+So ``numpy``, ``sys.modules`` and the warning filters stay as they were found, and
 nothing is imported that the program does not import itself.
 """
 
@@ -27,8 +27,26 @@ _EDITS = {
         ("np.sctypes['int']", "(np.int8, np.int16, np.int32, np.int64)"),
         ("np.sctypes['float']", "(np.float16, np.float32, np.float64)"),
     ],
+    # numpy.meshgrid: a tuple since NumPy 2.0, no longer a list.
+    "chainer.distributions.categorical": [("self.log_p[mg +", "self.log_p[list(mg) +")],
+    # x / numpy.float32(3): NumPy 2 takes the reciprocal in float32, whatever x is.
+    "chainer.functions.math.basic_math": [
+        (
+            "1. / rhs",
+            "(numpy.float64(1) if isinstance(rhs, numpy.generic) else 1.) / rhs",
+        )
+    ],
     # numpy.float: gone from NumPy 1.24.
     "chainer.functions.array.resize_images": [("numpy.float)", "float)")],
+    # cupy.array(copy=False): since CuPy 14 an error where it has to copy.
+    "chainermn.communicators._memory_utility": [
+        (
+            "xp.array(v, copy=False, dtype=transfer_dtype)",
+            "v.astype(transfer_dtype, copy=False)",
+        )
+    ],
+    # int(array of one element): an error since NumPy 2.4.
+    "chainermn.iterators.multi_node_iterator": [("int(_size)", "int(_size[0])")],
     # pkg_resources: gone from setuptools.
     "chainer.testing.doctest_helper": [_OWN_PKG_RESOURCES],
     "chainer.testing.helper": [_OWN_PKG_RESOURCES],
@@ -97,12 +115,14 @@ class _Finder:
 
 
 def install():
-    """Makes ``import chainer`` and ``import chainermn`` work from now on.
-
-    Modules loaded before, which takes a NumPy below 2, are loaded again where NumPy
-    1.24 matters to them.
-    """
-    if _Finder not in sys.meta_path:
-        sys.meta_path.insert(0, _Finder)
-        for name in _EDITS.keys() & sys.modules.keys():
-            importlib.reload(sys.modules[name])
+    """Makes ``import chainer`` and ``import chainermn`` work from now on."""
+    if _Finder in sys.meta_path:
+        return
+    sys.meta_path.insert(0, _Finder)
+    if "chainer" in sys.modules:
+        # Only NumPy 1 lets it be imported without this module; 1.24 lacks numpy.float.
+        importlib.reload(sys.modules["chainer.functions.array.resize_images"])
+    else:
+        # An import that failed has left submodules, with which none would succeed.
+        for name in [name for name in sys.modules if name.startswith("chainer.")]:
+            del sys.modules[name]
