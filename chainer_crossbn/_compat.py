@@ -3,14 +3,13 @@
 Chainer's last release does not import on NumPy 2 or Python 3.12. :func:`install` puts
 a finder in front of Python's own that sees Chainer's modules alone, whenever one is
 imported, and corrects the source of those that need it on its way to the compiler.
-So ``numpy``, ``sys.modules`` and the warning filters stay as they were found, and
-nothing is imported that the program does not import itself.
+So ``numpy``, ``sys.modules`` and the warning filters are never touched, and nothing
+is imported that the program does not import itself.
 """
 
 import importlib
 import importlib.machinery
 import sys
-import warnings
 
 _PACKAGES = ("chainer", "chainermn")
 
@@ -93,12 +92,6 @@ class _Loader(importlib.machinery.SourceFileLoader):
         for old, new in _EDITS[fullname]:
             source = source.replace(old, new)
         return self.source_to_code(source, self.path)
-
-    def source_to_code(self, data, path, **kwargs):
-        # Chainer's docstrings hold escapes such as "\s", of which the compiler warns.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return super().source_to_code(data, path, **kwargs)
 
 
 class _Finder:
