@@ -1,0 +1,160 @@
+"""A set of images that needs no files: shapes with textures, drawn from a seed."""
+
+import numpy
+
+from chainer_crossbn.datasets.images import DatasetError, make
+
+NAME = "synthetic"
+
+_SHAPES = ("disk", "ring", "square", "triangle", "cross")
+_TEXTURES = ("plain", "striped")
+_N_CLASS = len(_SHAPES) * len(_TEXTURES)
+
+_TRAIN_SIZE, _TEST_SIZE = 10_000, 2_000
+_SIZE_LIMIT = 1_000_000
+_SEED_LIMIT = 1 << 32
+
+_SIDE = 32
+_BLOCK = 25 * _N_CLASS  # images drawn at a time
+_SHIFT = 12  # the middle of a shape is so many half pixels off at most
+_RADII = (16, 25)  # half pixels
+_STRIPE = 6  # half pixels
+_CONTRAST = 64  # between two colours, in each channel
+_SHADE = 2  # half steps of brightness per half pixel
+_NOISE = 32  # steps of brightness
+
+# 5 * (cos, sin) of the angles by which shapes and stripes are turned: whole numbers.
+_TURNS = numpy.array([(5, 0), (4, 3), (3, 4), (0, 5), (-3, 4), (-4, 3)], numpy.int32)
+
+
+def load(train_size=None, test_size=None, seed=0):
+    """Draw the images.
+
+    A class is one of five shapes (disk, ring, square, triangle, cross) with one of two
+    textures (plain, striped). Place, size, angle, all colours, the shade over the image
+    and noise are random and tell nothing of the class, so that no pixel for itself
+    does.
+
+    All numbers come from :class:`numpy.random.RandomState`, whose streams are frozen,
+    and all arithmetic is on integers: the images are the same on every machine. Each
+    image depends on the seed and its own number only, so that a smaller set is the
+    beginning of a larger one, and the first 10 * k images hold every class k times.
+
+    Args:
+        train_size (int or None): Number of training images, by default 10,000.
+        test_size (int or None): Number of test images, by default 2,000.
+        seed (int): From 0 to 2**32 - 1.
+
+    Returns:
+        ImageDataset: With 10 classes.
+
+    Raises:
+        DatasetError: If a size or the seed is out of range.
+    """
+    if not 0 <= seed < _SEED_LIMIT:
+        raise DatasetError(f"the seed is {seed}; choose from 0 to {_SEED_LIMIT - 1}")
+    train_size = _checked(train_size, _TRAIN_SIZE, "--train-size")
+    test_size = _checked(test_size, _TEST_SIZE, "--test-size")
+    return make(NAME, _N_CLASS, _draw(seed, 0, train_size), _draw(seed, 1, test_size))
+
+
+def _checked(size, default, flag):
+    if size is None:
+        return default
+    if not 1 <= size <= _SIZE_LIMIT:
+        raise DatasetError(
+            f"{flag}: {size} images were asked for; choose from 1 to {_SIZE_LIMIT}"
+        )
+    return size
+
+
+def _draw(seed, part, size):
+    """Return images and labels of one part."""
+    images = numpy.empty((size, 3, _SIDE, _SIDE), numpy.uint8)
+    labels = numpy.empty(size, numpy.int32)
+    for block, start in enumerate(range(0, size, _BLOCK)):
+        random = numpy.random.RandomState([seed, part, block])
+        block_labels = _random_labels(random)
+        n = min(_BLOCK, size - start)
+        labels[start : start + n] = block_labels[:n]
+        images[start : start + n] = _draw_block(block_labels, random)[:n]
+    return images, labels
+
+
+def _random_labels(random):
+    """Return the labels of a block, every ten of which hold each class once."""
+    keys = random.randint(0, 1 << 30, (_BLOCK // _N_CLASS, _N_CLASS), numpy.int32)
+    return numpy.argsort(keys, axis=1, kind="stable").ravel().astype(numpy.int32)
+
+
+def _draw_block(labels, random):
+    """Return an image for each label, uint8 of shape (N, 3, 32, 32)."""
+
+    def integers(low, high, *shape):
+        """Return random integers, the upper bound left out, that go with pixels."""
+        size = (len(labels), *shape, 1, 1)
+        return random.randint(low, high, size, numpy.int32)
+
+    def another(colour):
+        """Return random colours unlike given ones in every channel."""
+        step = integers(_CONTRAST, 257 - _CONTRAST, 3)
+        return (colour + step) % 256
+
+    # Half pixels, so that the middle of the image is a whole number.
+    across = numpy.arange(1 - _SIDE, _SIDE, 2, dtype=numpy.int32)
+    down = across[:, None]
+    x = across - integers(-_SHIFT, _SHIFT + 1)
+    y = down - integers(-_SHIFT, _SHIFT + 1)
+    u, v = _turned(x, y, integers(0, len(_TURNS)))
+    shape, striped = numpy.divmod(labels, len(_TEXTURES))
+    inside = _inside(shape, u, v, 5 * integers(*_RADII))
+    along, _ = _turned(x, y, integers(0, len(_TURNS)))
+    stripe = (along + integers(0, 10 * _STRIPE)) // (5 * _STRIPE) % 2
+    stripe *= striped[:, None, None]
+
+    background = integers(0, 256, 3)
+    colour = another(background)
+    stripe_colour = another(colour)
+    image = numpy.where(stripe[:, None], stripe_colour, colour)
+    image = numpy.where(inside[:, None], image, background)
+    slopes = integers(-_SHADE, _SHADE + 1), integers(-_SHADE, _SHADE + 1)
+    image += ((slopes[0] * across + slopes[1] * down) // 2)[:, None]
+    noise = numpy.frombuffer(random.bytes(image.size), numpy.uint8) % _NOISE
+    image += noise.reshape(image.shape)
+    return numpy.clip(image - _NOISE // 2, 0, 255).astype(numpy.uint8)
+
+
+def _turned(x, y, angle):
+    """Return coordinates along axes that are turned, times 5."""
+    cos, sin = numpy.moveaxis(_TURNS[angle], -1, 0)
+    return cos * x + sin * y, cos * y - sin * x
+
+
+def _inside(shape, u, v, radius):
+    """Tell which pixels lie in the shape; bool as the coordinates."""
+    inside = numpy.empty(u.shape, bool)
+    for number, function in enumerate((_disk, _ring, _square, _triangle, _cross)):
+        chosen = shape == number
+        inside[chosen] = function(u[chosen], v[chosen], radius[chosen])
+    return inside
+
+
+def _disk(u, v, radius):
+    return u * u + v * v < radius * radius
+
+
+def _ring(u, v, radius):
+    return _disk(u, v, radius) & ~_disk(2 * u, 2 * v, radius)
+
+
+def _square(u, v, radius):
+    return 8 * numpy.maximum(abs(u), abs(v)) < 7 * radius
+
+
+def _triangle(u, v, radius):
+    return (2 * v < radius) & (7 * abs(u) < 4 * (v + radius))
+
+
+def _cross(u, v, radius):
+    longer, shorter = numpy.maximum(abs(u), abs(v)), numpy.minimum(abs(u), abs(v))
+    return (longer < radius) & (3 * shorter < radius)
