@@ -6,6 +6,7 @@ Files may come from anywhere, so nothing in them is trusted: archives are read a
 stream and never extracted, and pickles are interpreted here, without calling anything.
 """
 
+import contextlib
 import enum
 import gzip
 import hashlib
@@ -14,9 +15,9 @@ import os
 import pickletools
 import struct
 import tarfile
-import tempfile
 import tokenize
 import urllib.request
+import uuid
 import zipfile
 import zlib
 from typing import NamedTuple
@@ -30,7 +31,7 @@ _MEBI = 1 << 20
 _FILE_LIMIT = 256 * _MEBI
 _ARCHIVE_LIMIT = 512 * _MEBI
 _MEMBER_LIMIT = 1000
-# The longest official pickle has about 300,000 instructions.
+# The longest official pickle has some 200,000 instructions.
 _INSTRUCTION_LIMIT = 2_000_000
 _KEY_LIMIT = 100
 
@@ -155,15 +156,15 @@ def _read_path(source, path):
     folder = os.path.join(path, source.folder)
     archive = os.path.join(path, source.archive)
     files = (*source.train, source.test)
-    if any(os.path.exists(os.path.join(path, file)) for file in files):
+    if any(os.path.isfile(os.path.join(path, file)) for file in files):
         return _read_folder(source, path)
     if os.path.isdir(folder):
         return _read_folder(source, folder)
     if os.path.isfile(archive):
         return _read_archive(source, archive)
     for other in _SOURCES.values():
-        names = (other.folder, other.archive, *other.train)
-        if any(os.path.exists(os.path.join(path, name)) for name in names):
+        files = (other.archive, other.train[0], f"{other.folder}/{other.train[0]}")
+        if any(os.path.isfile(os.path.join(path, file)) for file in files):
             raise _wrong_data_set(source, other, shown)
     raise DatasetError(
         f"directory {shown} holds neither {source.folder} nor {source.archive}; give "
@@ -179,24 +180,23 @@ def _wrong_data_set(source, other, shown):
 
 
 def _read_folder(source, folder):
+    advice = f"unpack the official {source.archive} again"
     batches = {}
     for file in (*source.train, source.test):
         path = os.path.join(folder, file)
         shown = _shown(path)
         if not os.path.isfile(path):
-            raise DatasetError(
-                f"there is no file {shown}; unpack {source.archive} again"
-            )
+            raise DatasetError(f"there is no file {shown}; {advice}")
         try:
             with open(path, "rb") as opened:
                 content = opened.read(_FILE_LIMIT + 1)
         except OSError as error:
-            raise DatasetError(f"can't read {shown}: {error.strerror}") from None
-        if len(content) > _FILE_LIMIT:
             raise DatasetError(
-                f"{shown} is too large for {source.name}; unpack {source.archive} again"
-            )
-        batches[file] = _parse_batch(source, content, shown)
+                f"can't read {shown}: {error.strerror}; {advice}"
+            ) from None
+        if len(content) > _FILE_LIMIT:
+            raise DatasetError(f"{shown} is too large for {source.name}; {advice}")
+        batches[file] = _parse_batch(source, content, shown, advice)
     return _join(source, batches, ())
 
 
@@ -219,9 +219,9 @@ class _LimitedReader:
         return content
 
 
-def _read_archive(source, path):
+def _read_archive(source, path, advice=None):
     shown = _shown(path)
-    advice = f"get the official {source.archive} again"
+    advice = advice or f"get the official {source.archive} again"
     too_large = f"{shown} is too large for {source.name}; {advice}"
     try:
         if os.path.getsize(path) > _ARCHIVE_LIMIT:
@@ -296,11 +296,13 @@ def _read_tar(source, stream, shown, advice):
             content = archive.extractfile(member).read(member.size)
             if len(content) < member.size:
                 raise DatasetError(f"{shown} is cut short; {advice}")
-            batches[file] = _parse_batch(source, content, inside)
+            batches[file] = _parse_batch(source, content, inside, advice)
     return batches
 
 
 # Chainer's cache, and the download into it
+
+_CACHE_ADVICE = "delete it to download it again, or use --data PATH"
 
 
 def _cache_root():
@@ -321,17 +323,18 @@ def _read_cache(source, progress):
         if os.path.exists(arrays):
             return _read_npz(source, arrays)
         _download(source, archive, progress)
-    return _read_archive(source, archive)
+    return _read_archive(source, archive, _CACHE_ADVICE)
 
 
 def _read_npz(source, path):
     shown = _shown(path)
-    advice = "delete it or use --data PATH"
     arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
             if any(member.file_size > _FILE_LIMIT for member in archive.infolist()):
-                raise DatasetError(f"{shown} is too large for {source.name}; {advice}")
+                raise DatasetError(
+                    f"{shown} is too large for {source.name}; {_CACHE_ADVICE}"
+                )
         with numpy.load(path, allow_pickle=False) as archive:
             for key in ("train_x", "train_y", "test_x", "test_y"):
                 arrays[key] = archive[key]
@@ -349,19 +352,19 @@ def _read_npz(source, path):
         zipfile.BadZipFile,
         zlib.error,
     ):
-        raise DatasetError(f"can't read {shown}; {advice}") from None
+        raise DatasetError(f"can't read {shown}; {_CACHE_ADVICE}") from None
     parts = []
     for part in ("train", "test"):
         images, labels = arrays[f"{part}_x"], arrays[f"{part}_y"]
         if (
             images.dtype != numpy.uint8
-            or images.shape != (len(labels), _PIXELS)
+            or images.shape != (labels.size, _PIXELS)
             or labels.dtype.kind not in "iu"
-            or labels.shape != (len(images),)
+            or labels.ndim != 1
         ):
-            raise DatasetError(f"{shown} has a wrong shape or dtype; {advice}")
-        if not len(labels) or not 0 <= labels.min() <= labels.max() < source.n_class:
-            raise DatasetError(f"{shown} has wrong labels; {advice}")
+            raise DatasetError(f"{shown} has a wrong shape or dtype; {_CACHE_ADVICE}")
+        if not labels.size or not 0 <= labels.min() <= labels.max() < source.n_class:
+            raise DatasetError(f"{shown} has wrong labels; {_CACHE_ADVICE}")
         parts.append((numpy.ascontiguousarray(images), labels.astype(numpy.int32)))
     return (*parts, ())
 
@@ -371,19 +374,17 @@ def _download(source, target, progress):
         f"give {source.archive} with --data PATH or use --dataset synthetic, which "
         "needs no files"
     )
-    part = None
+    # Many may download at the same time; each leaves a whole file or none.
+    part = f"{target}-{uuid.uuid4().hex}.part"
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        descriptor, part = tempfile.mkstemp(".part", "cifar-", os.path.dirname(target))
-        with open(descriptor, "wb") as opened:
+        with open(part, "xb") as opened:
             _fetch(source, opened, progress)
             opened.flush()
-            os.fsync(descriptor)
+            os.fsync(opened.fileno())
         if _md5(part) != source.md5:
             raise DatasetError(f"{source.url} came out damaged or changed; {ways_out}")
-        # Others may download at the same time; each leaves a whole file.
         os.replace(part, target)
-        part = None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
         raise DatasetError(
@@ -391,7 +392,7 @@ def _download(source, target, progress):
             f"({_shown(str(reason or error or type(error).__name__))}); {ways_out}"
         ) from None
     finally:
-        if part is not None:
+        with contextlib.suppress(OSError):
             os.remove(part)
 
 
@@ -452,7 +453,7 @@ class _Unreadable(Exception):
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _LITERALS = {
-    *("BININT", "BININT1", "BININT2", "LONG1"),
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
     *("BINSTRING", "SHORT_BINSTRING", "BINUNICODE", "SHORT_BINUNICODE"),
     *("BINBYTES", "SHORT_BINBYTES"),
 }
@@ -572,7 +573,7 @@ def _set_items(target, items):
         target[key] = value
 
 
-def _parse_batch(source, content, shown):
+def _parse_batch(source, content, shown, advice):
     """Return images, uint8 of shape (N, 3072), and labels, int32, of one file."""
     try:
         batch = _expect(_unpickle(content), dict)
@@ -597,7 +598,7 @@ def _parse_batch(source, content, shown):
         reason = str(error)
     except (ValueError, LookupError, TypeError, OverflowError):
         reason = "is no sound pickle"
-    raise DatasetError(f"{shown} {reason}; get the official {source.archive} again")
+    raise DatasetError(f"{shown} {reason}; {advice}")
 
 
 def _pixels(array):

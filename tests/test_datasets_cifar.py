@@ -1,0 +1,704 @@
+import gzip
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import struct
+import tarfile
+import threading
+
+import numpy
+import pytest
+
+from chainer_crossbn import datasets
+from chainer_crossbn.datasets import cifar
+
+FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
+BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes bytes as Python 2 writes its strings, as the official files have them."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_bytes(self, value):
+        self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
+        self.memoize(value)
+
+    dispatch[bytes] = save_bytes
+
+
+def dump_python2(value):
+    stream = io.BytesIO()
+    Python2Pickler(stream, protocol=2).dump(value)
+    return stream.getvalue().replace(b"numpy._core.multi", b"numpy.core.multi")
+
+
+def batch(seed, n=4, n_class=10, labels=b"labels"):
+    random = numpy.random.RandomState(seed)
+    value = {
+        b"batch_label": b"a batch",
+        b"data": random.randint(0, 256, (n, 3072)).astype(numpy.uint8),
+        labels: random.randint(0, n_class, n).tolist(),
+        b"filenames": [b"%d.png" % i for i in range(n)],
+    }
+    if labels == b"fine_labels":
+        value[b"coarse_labels"] = [0] * n
+    return value
+
+
+def contents(name="cifar10"):
+    """Return what the files of a small data set hold."""
+    if name == "cifar10":
+        return {
+            file: batch(i, n=3 + i) for i, file in enumerate([*BATCHES, "test_batch"])
+        }
+    return {
+        file: batch(i, n=7, n_class=100, labels=b"fine_labels")
+        for i, file in enumerate(["train", "test"])
+    }
+
+
+def pickled(values, dump=dump_python2):
+    return {file: dump(value) for file, value in values.items()}
+
+
+def write_folder(path, files, name="cifar10"):
+    folder = path / FOLDERS[name]
+    folder.mkdir(parents=True)
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+    return folder
+
+
+def write_archive(path, files, name="cifar10", extra=()):
+    """Write an archive with some files; extra has members as TarInfo and bytes."""
+    path.mkdir(parents=True, exist_ok=True)
+    archive_path = path / ARCHIVES[name]
+    with tarfile.open(archive_path, "w:gz", compresslevel=1) as archive:
+        members = [
+            (tarfile.TarInfo(f"{FOLDERS[name]}/{file}"), content)
+            for file, content in {"batches.meta": b"ignored", **files}.items()
+        ]
+        for member, content in [*members, *extra]:
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return archive_path
+
+
+def check(data, values, name="cifar10"):
+    assert data.name == name
+    train = [value for file, value in values.items() if not file.startswith("test")]
+    test = [value for file, value in values.items() if file.startswith("test")]
+    key = b"labels" if name == "cifar10" else b"fine_labels"
+    for images, labels, parts in (
+        (data.train_images, data.train_labels, train),
+        (data.test_images, data.test_labels, test),
+    ):
+        expected = numpy.concatenate([part[b"data"] for part in parts])
+        numpy.testing.assert_array_equal(images, expected.reshape(-1, 3, 32, 32))
+        numpy.testing.assert_array_equal(labels, sum((part[key] for part in parts), []))
+        assert images.dtype == numpy.uint8
+        assert images.flags.c_contiguous and images.flags.writeable
+        assert labels.dtype == numpy.int32
+
+
+def refused(path, match, name="cifar10"):
+    with pytest.raises(datasets.DatasetError, match=match) as caught:
+        datasets.load(name, path)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert "; " in message  # what is wrong; what to do
+
+
+# Sound files
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_every_form_gives_the_same(tmp_path, name):
+    values = contents(name)
+    folder = write_folder(tmp_path / "unpacked", pickled(values), name)
+    archive = write_archive(tmp_path / "packed", pickled(values), name)
+    loaded = [
+        datasets.load(name, path)
+        for path in (folder, folder.parent, archive, str(archive), archive.parent)
+    ]
+    for data in loaded:
+        check(data, values, name)
+        assert data.n_class == int(name[5:])
+        assert data.checksum == loaded[0].checksum
+        assert len(data.checksum) == 64
+    assert loaded[0].notes == ()
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_pickles_of_python_3(tmp_path, protocol):
+    values = contents()
+    files = pickled(values, lambda value: pickle.dumps(value, protocol))
+    check(datasets.load("cifar10", write_folder(tmp_path, files)), values)
+
+
+def test_text_keys(tmp_path):
+    values = contents()
+    files = pickled(
+        {f: {k.decode(): v for k, v in b.items()} for f, b in values.items()}
+    )
+    check(datasets.load("cifar10", write_folder(tmp_path, files)), values)
+
+
+def test_other_data_have_another_checksum(tmp_path):
+    values = contents()
+    first = datasets.load("cifar10", write_folder(tmp_path / "1", pickled(values)))
+    label = values["test_batch"][b"labels"][0]
+    values["test_batch"][b"labels"][0] = (label + 1) % 10
+    second = datasets.load("cifar10", write_folder(tmp_path / "2", pickled(values)))
+    assert first.checksum != second.checksum
+
+
+def test_unofficial_archive_is_noted(tmp_path, monkeypatch):
+    archive = write_archive(tmp_path, pickled(contents()))
+    (note,) = datasets.load("cifar10", archive).notes
+    assert "MD5" in note and str(archive) in note
+    make_official(monkeypatch, archive)
+    assert datasets.load("cifar10", archive).notes == ()
+
+
+def test_subsets(tmp_path):
+    folder = write_folder(tmp_path, pickled(contents()))
+    everything = datasets.load("cifar10", folder)
+    part = datasets.load("cifar10", folder, train_size=6, test_size=2)
+    chosen = datasets.take_balanced(everything.train_labels, 6, 10)
+    numpy.testing.assert_array_equal(part.train_images, everything.train_images[chosen])
+    assert part.test_labels.shape == (2,)
+    with pytest.raises(datasets.DatasetError, match="^--train-size: 26 .* to 25"):
+        datasets.load("cifar10", folder, train_size=26)
+    with pytest.raises(datasets.DatasetError, match="^--test-size: 0 images"):
+        datasets.load("cifar10", folder, test_size=0)
+
+
+# Files that are not there or of another kind
+
+
+@pytest.mark.parametrize("path", ["", "no/such/place", "a\nb", "a\0b", "\udcff"])
+def test_missing_path(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(path, "there is no file or directory")
+
+
+def test_special_file():
+    refused("/dev/zero", "there is no file or directory")
+
+
+def test_directory_without_batches(tmp_path):
+    (tmp_path / "train").mkdir()
+    refused(tmp_path, "holds neither cifar-10-batches-py nor cifar-10-python.tar.gz")
+    refused(tmp_path, "holds neither cifar-100-python nor", "cifar100")
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    refused(tmp_path, "there is no file .*data_batch_1")
+
+
+@pytest.mark.parametrize("missing", ["data_batch_4", "test_batch"])
+def test_missing_batch(tmp_path, missing):
+    files = pickled(contents())
+    del files[missing]
+    refused(write_folder(tmp_path, files), f"there is no file .*{missing}")
+    refused(write_archive(tmp_path, files), f"lacks cifar-10-batches-py/{missing}")
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"), [("cifar10", "cifar100"), ("cifar100", "cifar10")]
+)
+def test_other_data_set(tmp_path, given, asked):
+    files = pickled(contents(given))
+    match = f"is {given}, not {asked}; use --dataset {given}"
+    folder = write_folder(tmp_path / "a", files, given)
+    archive = write_archive(tmp_path / "b", files, given)
+    for path in (folder, folder.parent, archive, archive.parent):
+        refused(path, match, asked)
+
+
+def test_batches_of_other_data_set(tmp_path):
+    files = dict.fromkeys(contents(), pickled(contents("cifar100"))["train"])
+    refused(write_folder(tmp_path, files), "is cifar100, not cifar10")
+
+
+def test_unreadable_file(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path, pickled(contents()))
+    archive = write_archive(tmp_path, pickled(contents()))
+
+    def no_permission(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", no_permission)
+    refused(folder, "can't read .*: Permission denied")
+    refused(archive, "can't read .*: Permission denied")
+
+
+# Broken archives
+
+
+def test_truncated_archive(tmp_path):
+    archive = write_archive(tmp_path, pickled(contents()))
+    content = archive.read_bytes()
+    for size in (0, 1, 12, 100, len(content) // 2, len(content) - 1):
+        archive.write_bytes(content[:size])
+        refused(archive, "is cut short|is no sound tar|it is damaged or no gzip")
+
+
+def test_damaged_archive(tmp_path):
+    archive = write_archive(tmp_path, pickled(contents()))
+    content = bytearray(archive.read_bytes())
+    content[-6] ^= 1  # in the checksum at the end
+    archive.write_bytes(content)
+    refused(archive, "it is damaged or no gzip file")
+
+
+@pytest.mark.parametrize(
+    "content", [b"no archive at all", gzip.compress(b"no archive" * 999), b"PK\3\4"]
+)
+def test_not_a_tar(tmp_path, content):
+    path = tmp_path / "cifar-10-python.tar.gz"
+    path.write_bytes(content)
+    refused(path, "no gzip file|no sound tar archive")
+
+
+def member(name="cifar-10-batches-py/more", **fields):
+    info = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info
+
+
+@pytest.mark.parametrize(
+    ("info", "match"),
+    [
+        (member("../outside"), "points outside"),
+        (member("cifar-10-batches-py/../../outside"), "points outside"),
+        (member("/etc/passwd"), "points outside"),
+        (member(type=tarfile.SYMTYPE, linkname="/etc/passwd"), "is no plain file"),
+        (member(type=tarfile.LNKTYPE, linkname="/etc/passwd"), "is no plain file"),
+        (member(type=tarfile.CHRTYPE), "is no plain file"),
+        (member(type=tarfile.BLKTYPE), "is no plain file"),
+        (member(type=tarfile.FIFOTYPE), "is no plain file"),
+        (member(type=tarfile.GNUTYPE_SPARSE), "is no plain file|no sound tar"),
+        (member("cifar-10-batches-py/data_batch_1"), "is there twice"),
+    ],
+)
+def test_hostile_member(tmp_path, info, match):
+    archive = write_archive(tmp_path, pickled(contents()), extra=[(info, b"")])
+    refused(archive, match)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE])
+def test_batch_is_no_file(tmp_path, kind):
+    files = pickled(contents())
+    del files["test_batch"]
+    info = member("cifar-10-batches-py/test_batch", type=kind, linkname="data_batch_1")
+    refused(
+        write_archive(tmp_path, files, extra=[(info, b"")]),
+        "is no plain file|has a wrong size or type",
+    )
+
+
+def test_too_many_members(tmp_path):
+    extra = [(member(f"cifar-10-batches-py/{i}"), b"") for i in range(1001)]
+    archive = write_archive(tmp_path, pickled(contents()), extra=extra)
+    refused(archive, "too many members")
+
+
+@pytest.mark.parametrize("name", ["test_batch", "other"])
+def test_decompression_bomb(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(cifar, "_FILE_LIMIT", 1 << 20)
+    monkeypatch.setattr(cifar, "_ARCHIVE_LIMIT", 1 << 22)
+    size = (1 << 20) + 1 if name == "test_batch" else 1 << 23
+    files = {**pickled(contents()), name: bytes(size)}
+    archive = write_archive(tmp_path, files)
+    assert archive.stat().st_size < 1 << 20
+    refused(archive, "too large|wrong size")
+
+
+def test_large_files(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path, pickled(contents()))
+    archive = write_archive(tmp_path, pickled(contents()))
+    monkeypatch.setattr(cifar, "_FILE_LIMIT", 1000)
+    monkeypatch.setattr(cifar, "_ARCHIVE_LIMIT", 1000)
+    refused(folder, "is too large")
+    refused(archive, "is too large")
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
+def test_huge_header(tmp_path, monkeypatch, kind):
+    """A header of tar that says to be 8 GiB is not waited for."""
+    monkeypatch.setattr(cifar, "_ARCHIVE_LIMIT", 1 << 22)
+    info = member(type=kind)
+    info.size = (1 << 33) - 512
+    block = info.tobuf(tarfile.GNU_FORMAT)
+    path = tmp_path / "cifar-10-python.tar.gz"
+    path.write_bytes(gzip.compress(block + bytes(1 << 23), 1))
+    refused(path, "too large|no sound tar")
+
+
+def test_nested_headers(tmp_path):
+    block = member(type=tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT)
+    path = tmp_path / "cifar-10-python.tar.gz"
+    path.write_bytes(gzip.compress(block * 5000))
+    refused(path, "no sound tar")
+
+
+# Broken batches
+
+
+def with_batch(tmp_path, content):
+    """Return a folder in which one batch holds something else."""
+    if not isinstance(content, bytes):
+        content = dump_python2(content)
+    return write_folder(tmp_path, {**pickled(contents()), "data_batch_2": content})
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({b"data": None}, "no array of images"),
+        ({b"data": b"text"}, "no array of images"),
+        ({b"data": numpy.zeros((4, 3071), "u1")}, "no images of shape"),
+        ({b"data": numpy.zeros((4, 3, 32, 32), "u1")}, "no images of shape"),
+        ({b"data": numpy.zeros((0, 3072), "u1")}, "no images of shape"),
+        ({b"data": numpy.zeros((3072, 4), "u1").T}, "no images of shape"),
+        ({b"data": numpy.zeros((4, 3072), "i1")}, "not uint8"),
+        ({b"data": numpy.zeros((4, 3072), "f4")}, "not uint8"),
+        ({b"labels": None}, "no sound pickle"),
+        ({b"labels": [0, 1, 2]}, "3 labels for 4 images"),
+        ({b"labels": [0, 1, 2, 3, 4]}, "5 labels for 4 images"),
+        ({b"labels": [0, 1, 2, 10]}, "labels out of 0 to 9"),
+        ({b"labels": [0, 1, 2, -1]}, "labels out of 0 to 9"),
+        ({b"labels": [0, 1, 2, 3.0]}, "labels out of 0 to 9"),
+        ({b"labels": [0, 1, 2, True]}, "labels out of 0 to 9"),
+        ({b"labels": [0, 1, 2, 10**600]}, "labels out of 0 to 9"),
+        ({b"labels": [0, 1, 2, [3]]}, "labels out of 0 to 9"),
+        ({b"labels": [0, 1, 2, "3"]}, "labels out of 0 to 9"),
+    ],
+)
+def test_wrong_batch(tmp_path, change, match):
+    refused(with_batch(tmp_path, {**batch(0), **change}), match)
+
+
+@pytest.mark.parametrize("key", [b"data", b"labels"])
+def test_incomplete_batch(tmp_path, key):
+    value = batch(0)
+    del value[key]
+    refused(with_batch(tmp_path, value), f"data_batch_2 lacks '{key.decode()}'")
+
+
+@pytest.mark.parametrize("value", [[], None, 5, b"text", {}])
+def test_no_batch(tmp_path, value):
+    refused(with_batch(tmp_path, value), "data_batch_2 (is no sound pickle|lacks)")
+
+
+class Calls:
+    def __init__(self, function, *arguments):
+        self._made_of = function, arguments
+
+    def __reduce__(self):
+        return self._made_of
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_pickle_calls_nothing(tmp_path, protocol):
+    proof = tmp_path / "proof"
+    for value in (
+        Calls(os.system, f"touch {proof}"),
+        {"data": Calls(eval, f"open({str(proof)!r}, 'w')")},
+        {"data": Calls(getattr, "", "join")},
+    ):
+        content = pickle.dumps(value, protocol)
+        with pytest.raises(datasets.DatasetError, match=r"asks for \w+\.\w+, which no"):
+            cifar._parse_batch(cifar._SOURCES["cifar10"], content, "it", "do")
+        for path in (
+            with_batch(tmp_path / f"{len(content)}", content),
+            write_archive(tmp_path, {"data_batch_1": content}),
+        ):
+            refused(path, r"data_batch_\d.* asks for")
+    assert not proof.exists()
+
+
+LONG_TEXT = b"X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b".",
+        b"a",
+        b"}",
+        b"\x80\x02}",
+        b"\x80\x02})R.",
+        b"\x80\x02cnumpy\nndarray\n)R.",
+        b"\x80\x02cnumpy\nndarray\n)b.",
+        b"\x80\x02cnumpy\ndtype\n)R.",
+        b"\x80\x02cos\nsystem\nU\x02ls\x85R.",
+        b"\x80\x04\x8c\x02os\x8c\x06system\x93.",
+        b"\x80\x04K\x01K\x02\x93.",
+        b"\x80\x02cno\x1b\nname\n.",
+        b"\x80\x02c" + b"x" * 9999 + b"\nname\n.",
+        b"\x80\x02(ios\nsystem\n.",
+        b"\x80\x02U\x01aQ.",  # a persistent object
+        b"\x80\x02\x82\x01.",  # an extension
+        b"\x80\x02]0.",
+        b"\x80\x02]u.",
+        b"\x80\x02}(K\x01K\x02u.",
+        b"\x80\x02})K\x01s.",
+        b"\x80\x02}" + LONG_TEXT + b"K\x01s.",
+        b"\x80\x02h\x05.",
+        b"\x80\x02}r\xff\xff\xff\xffh\x01.",  # a memo that is large and empty
+        b"\x80\x02T\xff\xff\xff\x7fabc.",
+        b"\x80\x02T\xff\xff\xff\xffabc.",
+        b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7fabc.",
+        b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7fabc.",
+        b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f}.",
+        b"\x80\x02\x8b\xff\xff\xff\x7fabc.",
+        b"\x80\x02L" + b"9" * 100000 + b"L\n.",
+        b"\x80\x02" + b"]" * 100000 + b"a" * 99999 + b".",  # lists in lists
+        b"\x80\x02)" + b"\x85" * 100000 + b".",  # tuples in tuples
+        b"\x80\x02})" + b"\x85" * 100000 + b"K\x01s.",  # and as a key
+        b"\x80\x02}K\x01" + b"q\0h\0\x86" * 100 + b"K\x01s.",  # takes 2**100 steps
+        b"\x80\x02]q\0h\0a.",  # a list in itself
+        b"\x80\x02" + b"(" * 100000 + b".",
+    ],
+)
+def test_hostile_pickle(tmp_path, content):
+    refused(with_batch(tmp_path, content), "data_batch_2 ")
+
+
+def test_long_pickle(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, "_INSTRUCTION_LIMIT", 1000)
+    refused(with_batch(tmp_path, b"\x80\x02" + b"N" * 1001), "too long a pickle")
+
+
+def test_declared_size_is_not_believed(tmp_path):
+    content = dump_python2(batch(0))
+    shape = pickle.BININT1 + b"\x04" + pickle.BININT2 + struct.pack("<H", 3072)
+    assert content.count(shape) == 1
+    for number in (
+        b"J\xff\xff\xff\x7f",
+        b"J\xff\xff\xff\xff",
+        b"\x8a\x09" + b"\x7f" * 9,
+    ):
+        huge = content.replace(shape, number + shape[2:])
+        refused(with_batch(tmp_path / str(len(huge)) / number.hex(), huge), "no images")
+
+
+def test_damaged_bytes_never_crash(tmp_path):
+    """Sound files with a few bytes changed load or are refused, and nothing else."""
+    random = numpy.random.RandomState(0)
+    source = cifar._SOURCES["cifar10"]
+    content = dump_python2(batch(0, n=1))
+    pixels = content.index(batch(0, n=1)[b"data"].tobytes())
+    places = [i for i in range(len(content)) if not pixels <= i < pixels + 3072]
+    n_refused = 0
+    for _ in range(1000):
+        damaged = bytearray(content)
+        for place in random.choice(places, random.randint(1, 4)):
+            damaged[place] = random.randint(256)
+        try:
+            images, labels = cifar._parse_batch(source, bytes(damaged), "it", "do")
+        except datasets.DatasetError:
+            n_refused += 1
+        else:
+            assert images.shape == (1, 3072) and 0 <= labels[0] < 10
+    assert n_refused > 100
+
+
+def test_damaged_tar_never_crashes(tmp_path):
+    random = numpy.random.RandomState(0)
+    archive = write_archive(tmp_path, {"data_batch_1": dump_python2(batch(0, n=1))})
+    content = gzip.decompress(archive.read_bytes())
+    for _ in range(300):
+        damaged = bytearray(content)
+        for _ in range(random.randint(1, 5)):
+            damaged[random.randint(2048)] = random.randint(256)
+        archive.write_bytes(gzip.compress(bytes(damaged), 1))
+        with pytest.raises(datasets.DatasetError):
+            datasets.load("cifar10", archive)
+
+
+# The cache and the download
+
+
+def make_official(monkeypatch, archive, url=None):
+    """Let an archive count as the official one."""
+    source = cifar._SOURCES["cifar10"]
+    md5 = hashlib.md5(archive.read_bytes()).hexdigest()
+    source = source._replace(md5=md5, url=url or source.url)
+    monkeypatch.setitem(cifar._SOURCES, "cifar10", source)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Where the archive of CIFAR-10 is cached, in an empty dataset directory."""
+    root = tmp_path / "cache"
+    monkeypatch.setenv("CHAINER_DATASET_ROOT", str(root))
+    return root / "_dl_cache" / cached_name()
+
+
+def cached_name():
+    return hashlib.md5(cifar._SOURCES["cifar10"].url.encode()).hexdigest()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server that has an archive, which counts as the official one."""
+    archive = write_archive(tmp_path / "served", pickled(contents()))
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(archive.parent))
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
+        make_official(monkeypatch, archive, url)
+        yield archive
+        server.shutdown()
+        thread.join()
+
+
+def test_cached_archive(cache):
+    cache.parent.mkdir(parents=True)
+    write_archive(cache.parent, pickled(contents())).rename(cache)
+    check(datasets.load("cifar10"), contents())
+    cache.write_bytes(cache.read_bytes()[:500])
+    with pytest.raises(datasets.DatasetError, match="cut short; delete it"):
+        datasets.load("cifar10")
+
+
+def write_arrays(cache, **changes):
+    path = cache.parent.parent / "pfnet" / "chainer" / "cifar" / "cifar-10.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = contents()
+    train = [values[file] for file in BATCHES]
+    arrays = {
+        "train_x": numpy.concatenate([part[b"data"] for part in train]),
+        "train_y": numpy.array(sum((part[b"labels"] for part in train), []), "u1"),
+        "test_x": values["test_batch"][b"data"],
+        "test_y": numpy.array(values["test_batch"][b"labels"], "u1"),
+        **changes,
+    }
+    numpy.savez_compressed(path, **arrays)
+    return path
+
+
+def test_cached_arrays(cache, tmp_path):
+    write_arrays(cache)
+    data = datasets.load("cifar10")
+    check(data, contents())
+    folder = write_folder(tmp_path, pickled(contents()))
+    assert data.checksum == datasets.load("cifar10", folder).checksum
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train_x": numpy.zeros((25, 3071), "u1")},
+        {"train_x": numpy.zeros((25, 3072), "f4")},
+        {"train_x": numpy.array(5, "u1")},
+        {"train_x": numpy.array([Calls(os.system, "false")], object)},
+        {"train_y": numpy.zeros(24, "u1")},
+        {"train_y": numpy.array(5, "u1")},
+        {"train_y": numpy.full(25, 10, "u1")},
+        {"train_y": numpy.zeros(25, "f4")},
+        {"train_x": numpy.zeros((0, 3072), "u1"), "train_y": numpy.zeros(0, "u1")},
+    ],
+)
+def test_wrong_cached_arrays(cache, changes):
+    write_arrays(cache, **changes)
+    with pytest.raises(datasets.DatasetError, match="cifar-10.npz.*; delete it"):
+        datasets.load("cifar10")
+
+
+def test_broken_cached_arrays(cache, monkeypatch):
+    path = write_arrays(cache)
+    content = path.read_bytes()
+    for broken in (b"", b"text", content[:1000], content[:200] + content[300:]):
+        path.write_bytes(broken)
+        with pytest.raises(datasets.DatasetError, match="can't read .*; delete it"):
+            datasets.load("cifar10")
+    path.write_bytes(content)
+    monkeypatch.setattr(cifar, "_FILE_LIMIT", 1000)
+    with pytest.raises(datasets.DatasetError, match="too large"):
+        datasets.load("cifar10")
+
+
+def test_chainer_has_the_same_cache(cache):
+    import chainer
+
+    before = chainer.dataset.get_dataset_root()
+    chainer.dataset.set_dataset_root(os.environ["CHAINER_DATASET_ROOT"])
+    try:
+        cache.parent.mkdir(parents=True)
+        cache.write_bytes(b"")
+        url = cifar._SOURCES["cifar10"].url
+        assert chainer.dataset.cached_download(url) == str(cache)
+        write_arrays(cache)
+        train, _ = chainer.datasets.get_cifar10()
+        assert len(train) == 25
+    finally:
+        chainer.dataset.set_dataset_root(before)
+
+
+def test_download(cache, server):
+    lines = []
+    check(datasets.load("cifar10", progress=lines.append), contents())
+    assert lines[0].startswith("downloading cifar-10-python.tar.gz: 0 of 0 MB")
+    (cached,) = cache.parent.iterdir()
+    assert cached.read_bytes() == server.read_bytes()
+    server.unlink()
+    assert datasets.load("cifar10").notes == ()
+
+
+WAYS_OUT = "--data PATH .*--dataset synthetic"
+
+
+def test_damaged_download(cache, server):
+    server.write_bytes(server.read_bytes()[:-1])
+    with pytest.raises(datasets.DatasetError, match=f"damaged or changed.*{WAYS_OUT}"):
+        datasets.load("cifar10")
+    assert not list(cache.parent.iterdir())
+
+
+def test_download_of_too_much(cache, server, monkeypatch):
+    monkeypatch.setattr(cifar, "_ARCHIVE_LIMIT", 1000)
+    with pytest.raises(datasets.DatasetError, match="sends too much.*--data PATH"):
+        datasets.load("cifar10")
+    assert not list(cache.parent.iterdir())
+
+
+def test_no_download(cache, server):
+    server.unlink()
+    with pytest.raises(datasets.DatasetError, match=f"failed .*{WAYS_OUT}") as caught:
+        datasets.load("cifar10")
+    assert str(caught.value).isprintable()
+    assert not list(cache.parent.iterdir())
+
+
+def test_no_answer(cache, monkeypatch):
+    source = cifar._SOURCES["cifar10"]._replace(url="http://127.0.0.1:1/x")
+    monkeypatch.setitem(cifar._SOURCES, "cifar10", source)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(datasets.DatasetError, match=f"failed .*{WAYS_OUT}"):
+        datasets.load("cifar10")
+
+
+def test_no_place_for_download(tmp_path, server, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("CHAINER_DATASET_ROOT", str(tmp_path / "file"))
+    with pytest.raises(datasets.DatasetError, match=f"failed .*{WAYS_OUT}"):
+        datasets.load("cifar10")
