@@ -19,8 +19,8 @@ import numpy
 from chainer import backend, function_node
 from chainer.utils import type_check
 
+from chainer_crossbn import kernels
 from chainer_crossbn.collectives import sum_over_ranks
-from chainer_crossbn.kernels import arrays as kernels
 
 
 class _Layout:
@@ -39,7 +39,7 @@ class _Layout:
             self._split = len(axis), ndim
 
     def flatten(self, x):
-        """Return ``x`` as an array of shape (n, c, s), a view where that is possible."""
+        """Return ``x`` as an array of shape (n, c, s), as a view where possible."""
         if self._order:
             x = x.transpose(self._order)
         first, last = self._split
@@ -105,7 +105,7 @@ class _CrossBatchNormalization(function_node.FunctionNode):
         self._count, self._mean, var = self._global_moments(flat)
         self._inv_std = 1 / (var + self._eps) ** 0.5
         self._update_running(var, gamma.shape)
-        y = kernels.normalize(
+        y = kernels.of(flat).normalize(
             flat,
             self._mean,
             gamma.ravel().astype(numpy.float64) * self._inv_std,
@@ -116,11 +116,9 @@ class _CrossBatchNormalization(function_node.FunctionNode):
     def _global_moments(self, flat):
         xp = backend.get_array_module(flat)
         n, c, s = flat.shape
-        mean, m2 = kernels.moments(flat)
         local = xp.empty(1 + 2 * c, dtype=numpy.float64)
         local[0] = n * s
-        local[1 : 1 + c] = n * s * mean
-        local[1 + c :] = m2 + n * s * mean * mean
+        local[1 : 1 + c], local[1 + c :] = kernels.of(flat).sums(flat)
         total = sum_over_ranks(self._comm, local, f"{self._name} forward")
         count = int(total[0])
         if count == 0:
@@ -182,14 +180,14 @@ class _CrossBatchNormalizationGrad(function_node.FunctionNode):
         x, gamma, gy = inputs
         xp = backend.get_array_module(x)
         flat_x, flat_gy = self._layout.flatten(x), self._layout.flatten(gy)
-        gbeta, ggamma = kernels.gradient_sums(
+        gbeta, ggamma = kernels.of(flat_x).gradient_sums(
             flat_x, flat_gy, self._mean, self._inv_std
         )
         total = sum_over_ranks(
             self._comm, xp.concatenate([gbeta, ggamma]), f"{self._name} backward"
         )
         mean_gy, mean_gy_x_hat = (total / self._count).reshape(2, -1)
-        gx = kernels.input_gradient(
+        gx = kernels.of(flat_x).input_gradient(
             flat_x,
             flat_gy,
             self._mean,

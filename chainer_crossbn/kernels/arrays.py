@@ -1,4 +1,4 @@
-"""The kernels in array operations, for NumPy and CuPy alike.
+"""The kernels in array operations, for CuPy and, where there is no Numba, NumPy.
 
 Arithmetic is float64 whatever the input, one block of channels at a time so that
 the float64 copies stay small.
@@ -21,28 +21,23 @@ def _centred(x, mean, block):
     return x[:, block].astype(numpy.float64) - mean[block, None]
 
 
-def moments(x):
-    """Take the mean and the sum of squared deviations of each channel.
+def sums(x):
+    """Sum the elements and their squares over n and s.
 
     Args:
         x: Array of shape (n, c, s), float16, float32 or float64.
 
     Returns:
-        tuple: ``mean`` and ``m2`` (the sum over n and s of ``(x - mean)**2``), float64
-        arrays of shape (c,); both are 0 where there is no element.
+        tuple: two float64 arrays of shape (c,).
     """
     xp = backend.get_array_module(x)
-    n, c, s = x.shape
-    mean = xp.zeros(c, dtype=numpy.float64)
-    m2 = xp.zeros(c, dtype=numpy.float64)
-    if n * s:
-        for block in _blocks(x):
-            mean[block] = x[:, block].mean(axis=(0, 2), dtype=numpy.float64)
-            deviation = _centred(x, mean, block)
-            # The second term takes out what rounding left in the mean.
-            correction = deviation.sum(axis=(0, 2)) ** 2 / (n * s)
-            m2[block] = (deviation * deviation).sum(axis=(0, 2)) - correction
-    return mean, m2
+    sum_x = xp.zeros(x.shape[1], dtype=numpy.float64)
+    sum_xx = xp.zeros(x.shape[1], dtype=numpy.float64)
+    for block in _blocks(x):
+        v = x[:, block].astype(numpy.float64)
+        sum_x[block] = v.sum(axis=(0, 2))
+        sum_xx[block] = (v * v).sum(axis=(0, 2))
+    return sum_x, sum_xx
 
 
 def normalize(x, mean, scale, shift):
