@@ -9,15 +9,24 @@ from chainer.training.updaters import StandardUpdater
 
 
 def as_input(images, device):
-    """Return uint8 images of shape (n, 3, h, w) as float32 in [0, 1] on a device."""
-    return device.send(images).astype(numpy.float32) / numpy.float32(255)
+    """Return uint8 images as floats in [0, 1] on a device.
+
+    Args:
+        images: uint8 array of shape (n, 3, h, w).
+        device: Chainer device.
+
+    Returns:
+        Array of the same shape and of Chainer's default dtype (float32).
+    """
+    dtype = chainer.get_dtype(map_mixed16=numpy.float16)
+    return device.send(images).astype(dtype) / dtype.type(255)
 
 
 class GlobalUpdater(StandardUpdater):
     """Takes steps that equal those of one rank with the whole global batch.
 
-    The multi-node optimizer averages the ranks' gradients, so each rank weights its mean
-    loss by its share: n * P / N for n of N images on P ranks.
+    The multi-node optimizer averages the ranks' gradients, so each rank weights its
+    mean loss by its share: n * P / N for n of N images on P ranks.
 
     Args:
         iterator: :class:`~chainer_crossbn.iterators.ShareIterator`.
@@ -73,7 +82,7 @@ class GlobalUpdater(StandardUpdater):
 
 
 def prime(optimizer, comm):
-    """Make the ranks' models equal, so that the first update of the optimizer is a step.
+    """Make the ranks' models equal, so that the optimizer's first update is a step.
 
     ChainerMN's multi-node optimizer spends its first update on broadcasting parameters.
     Here rank 0's parameters and persistent values (running statistics) go to all ranks.

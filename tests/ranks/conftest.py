@@ -3,6 +3,8 @@
 import sys
 
 import chainer_crossbn  # noqa: F401  makes Chainer importable
+
+# isort: split
 import chainermn
 import pytest
 from mpi4py import MPI
