@@ -149,7 +149,7 @@ def parse(argv=None):
         "--eval-train",
         type=count,
         metavar="N",
-        help="training images for train/main/accuracy (default: as many as test images)",
+        help="training images for train/main/* (default: as many as test images)",
     )
 
     machine = parser.add_argument_group("machine")

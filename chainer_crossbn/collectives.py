@@ -30,7 +30,7 @@ _LAST_WORDS_SECONDS = 2.0
 
 
 class CollectiveError(RuntimeError):
-    """The ranks did not all reach the same layer; the message names where each one is."""
+    """The ranks did not all reach the same layer; the message says where each is."""
 
 
 def sum_over_ranks(comm, vector, layer):
@@ -70,7 +70,7 @@ def timeout():
         seconds = 0.0
     if not seconds > 0:
         raise ValueError(
-            f"CHAINER_CROSSBN_TIMEOUT is {text!r}; set it to a number of seconds above 0"
+            f"CHAINER_CROSSBN_TIMEOUT is {text!r}; set it to seconds above 0"
         )
     return seconds
 

@@ -7,8 +7,8 @@ from chainer.dataset import Iterator
 class ShareIterator(Iterator):
     """Yields this rank's share of each global mini-batch, as indices.
 
-    Every epoch has one global shuffle, the same on all ranks, cut into global batches of
-    ``batchsize * size``. What is left at the end makes a last batch whose shares
+    Every epoch has one global shuffle, the same on all ranks, cut into global batches
+    of ``batchsize * size``. What is left at the end makes a last batch whose shares
     differ by one image at most; fewer images than ranks are dropped.
 
     Args:

@@ -13,7 +13,7 @@ class Normalization:
     """No normalization (noBN), and the interface of the others."""
 
     def conv(self, in_channels, out_channels, ksize, **kwargs):
-        """Return a convolution link; arguments as :class:`chainer.links.Convolution2D`."""
+        """Return a convolution; arguments as :class:`chainer.links.Convolution2D`."""
         return L.Convolution2D(in_channels, out_channels, ksize, **kwargs)
 
     def linear(self, in_size, out_size, **kwargs):

@@ -68,7 +68,7 @@ def write_arguments(path, arguments, details):
 
 
 def write_model(path, model):
-    """Write ``model.npz``, parameters and running statistics, in one piece or not at all.
+    """Write ``model.npz``, parameters and running statistics, whole or not at all.
 
     Args:
         path (str): Directory of the run.

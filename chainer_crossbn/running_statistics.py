@@ -9,7 +9,7 @@ def averaged(model, comm):
 
     Where each rank keeps statistics of its own (normalBN), the mixture of the ranks'
     distributions has the mean of the means and, as variance, the mean of
-    ``var + mean**2`` less the square of that mean. The ranks' own state stays untouched.
+    ``var + mean**2`` less the square of that mean. The ranks' own state stays as it is.
 
     All ranks must call it together.
 

@@ -34,8 +34,7 @@ def mpiexec(n_ranks, *command, timeout=120, cwd=ROOT, env=None):
             **(env or {}),
         },
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=timeout,
     )

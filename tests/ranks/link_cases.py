@@ -34,7 +34,7 @@ def split(comm, counts):
 
 
 def case(comm, tail, counts, dtype, channels, seed=0):
-    """Return the same whole batch on all ranks, with parameters and this rank's part."""
+    """Return one whole batch, equal on all ranks, parameters and this rank's part."""
     state = np.random.RandomState(seed)
     shape = (sum(counts), *tail)
     x = (state.randn(*shape) * 2 + 3).astype(dtype)
