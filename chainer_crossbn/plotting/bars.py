@@ -1,0 +1,143 @@
+"""Times of groups of runs as bars."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from chainer_crossbn.plotting import groups as grouping
+from chainer_crossbn.plotting import style
+from chainer_crossbn.plotting.curves import caption
+
+_BAR_INCHES = 0.26
+_PAPER_BAR = {"facecolor": "#E4E4E4", "edgecolor": "#777777", "hatch": "////"}
+_WHISKER = {"ecolor": "#555555", "elinewidth": 1, "capsize": 2.5, "fmt": "none"}
+
+
+def epoch_times(groups):
+    """Draw the training time per epoch as bars, with the ratio to normalBN.
+
+    Args:
+        groups (list): :class:`~chainer_crossbn.plotting.groups.Group` objects.
+
+    Returns:
+        matplotlib.figure.Figure: The figure, with one panel a scale.
+    """
+    scales = grouping.by_scale(groups)
+    names = grouping.differences(groups)
+    sizes = [len(scale) + 0.5 * len({g.batch for g in scale}) for scale in scales]
+    height = _BAR_INCHES * sum(sizes) + 0.4 * len(scales) + 1.2
+    figure = Figure(figsize=(7.0, height), layout="constrained")
+    figure.suptitle("Training time per epoch")
+    ratios = {"height_ratios": sizes}
+    axes = figure.subplots(len(scales), squeeze=False, gridspec_kw=ratios)[:, 0]
+    for ax, scale in zip(axes, scales):
+        _epoch_bars(ax, scale)
+        if len(scales) > 1:
+            title = style.wrap(grouping.describe(scale[0], names), 6)
+            ax.set_title(style.plain(title), loc="left")
+    axes[-1].set_xlabel("Training time per epoch [s]")
+    notes = ["\N{MULTIPLICATION SIGN}: multiple of normalBN's at the same batch size"]
+    notes.append("bar: median of the epochs" + _of_seeds(groups))
+    caption(figure, groups, notes)
+    return figure
+
+
+def total_times(groups, paper, title):
+    """Draw the time of whole runs beside the paper's, both relative to normalBN.
+
+    Args:
+        groups (list): Groups of finished runs of one scale, normalBN among them.
+        paper (dict): Network -> seconds in the paper.
+        title (str): Title of the figure.
+
+    Returns:
+        matplotlib.figure.Figure: The figure.
+    """
+    normal = next(group for group in groups if group.network == "normal")
+    reference = normal.middle("total_time")[0]
+    width = max(5.6, 1.5 * len(groups) + 1)
+    figure = Figure(figsize=(width, 4.2), layout="constrained")
+    figure.suptitle(title)
+    ax = figure.subplots()
+    ax.grid(axis="x", visible=False)
+    for place, group in enumerate(groups):
+        look = {"facecolor": style.colour(group.network)}
+        seconds = group.middle("total_time")
+        if group.network in paper:
+            _ratio_bar(ax, place - 0.2, seconds, reference, look)
+            theirs = [paper[group.network]] * 3
+            _ratio_bar(ax, place + 0.2, theirs, paper["normal"], _PAPER_BAR)
+        else:
+            _ratio_bar(ax, place, seconds, reference, look)
+    ax.set_xticks(range(len(groups)))
+    ax.set_xticklabels([_short_name(group) for group in groups])
+    ax.set_ylabel("Total time, relative to normalBN")
+    ax.margins(y=0.3)
+    keys = [Patch(facecolor="#555555", label="these runs")]
+    keys.append(Patch(label="the paper (TSUBAME-KFC)", **_PAPER_BAR))
+    ax.legend(handles=keys, loc="upper left", ncol=2)
+    caption(figure, groups, ["total time: of the whole run" + _of_seeds(groups)])
+    return figure
+
+
+def _epoch_bars(ax, groups):
+    batches = sorted({group.batch for group in groups})
+    # Half a bar of room between batch sizes.
+    places = [i + 0.5 * batches.index(g.batch) for i, g in enumerate(groups)]
+    times = np.array([group.middle("epoch_time") for group in groups])
+    colours = [style.colour(group.network) for group in groups]
+    ax.barh(places, times[:, 0], 0.8, color=colours)
+    _whiskers(ax, places, times, "xerr")
+    for place, group, (seconds, _, high) in zip(places, groups, times):
+        ratio = grouping.time_ratio(seconds, group, groups)
+        label = f"{seconds:.3g} s"
+        if ratio is not None:
+            label += f"   \N{MULTIPLICATION SIGN}{ratio:.2f}"
+        _note(ax, label, (high, place), (5, 0), ha="left", va="center")
+    ax.set_yticks(places)
+    ax.set_yticklabels([style.plain(group.name) for group in groups])
+    ax.set_ylim(places[-1] + 0.7, places[0] - 0.7)
+    ax.set_xlim(0, max(np.max(times) * 1.25, 1e-9))
+    ax.grid(axis="y", visible=False)
+
+
+def _ratio_bar(ax, place, seconds, reference, look):
+    ratios = np.array([seconds]) / reference
+    ax.bar(place, ratios[0, 0], 0.36, **look)
+    _whiskers(ax, [place], ratios, "yerr")
+    label = f"{_seconds(seconds[0])}\n\N{MULTIPLICATION SIGN}{ratios[0, 0]:.2f}"
+    _note(ax, label, (place, ratios[0, 2]), (0, 4), ha="center", va="bottom")
+
+
+def _whiskers(ax, places, values, direction):
+    """Mark the range over the seeds; ``values`` has rows of (median, low, high)."""
+    middle, low, high = np.transpose(values)
+    if np.any(high > low):
+        xy = (middle, places) if direction == "xerr" else (places, middle)
+        ax.errorbar(*xy, **{direction: (middle - low, high - middle)}, **_WHISKER)
+
+
+def _note(ax, text, point, offset, **alignment):
+    ax.annotate(
+        text,
+        point,
+        xytext=offset,
+        textcoords="offset points",
+        fontsize=8,
+        **alignment,
+    )
+
+
+def _short_name(group):
+    return style.plain(style.network_name(group.network))
+
+
+def _seconds(seconds):
+    return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
+
+
+def _of_seeds(groups):
+    counts = sorted({group.count for group in groups})
+    if counts == ["1 seed"]:
+        return ""
+    return f", median of {' or '.join(counts)} (whisker: range)"

@@ -1,0 +1,286 @@
+"""Loss and accuracy of groups of runs as lines."""
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from chainer_crossbn.plotting import groups as grouping
+from chainer_crossbn.plotting import style
+from chainer_crossbn.plotting.runs import (
+    TEST_ACCURACY,
+    TEST_LOSS,
+    TRAIN_ACCURACY,
+    TRAIN_LOSS,
+)
+
+# Quantity -> axis label, columns of the log, factor to the axis' unit.
+QUANTITIES = {
+    "loss": ("Loss", TRAIN_LOSS, TEST_LOSS, 1),
+    "accuracy": ("Accuracy [%]", TRAIN_ACCURACY, TEST_ACCURACY, 100),
+}
+# From how many seconds on, seconds in the unit, its name.
+_TIME_UNITS = ((7200, 3600, "h"), (180, 60, "min"), (0, 1, "s"))
+
+_MOST_IN_ONE_PANEL = 4
+_PANELS_A_PAGE = 24
+_PANEL_INCHES = {1: (6.6, 3.7), 2: (4.1, 3.0), 3: (3.3, 2.4)}
+_MARKERS_A_LINE = 10
+_LIGHTEST = 0.5
+# A diverging run starts near where the others do, then leaves; the axis stays.
+_LOSS_ROOM = 1.5
+
+
+def pages(groups, quantity, title, x="epoch"):
+    """Draw one quantity of all the groups, as small multiples where they are many.
+
+    Args:
+        groups (list): :class:`~chainer_crossbn.plotting.groups.Group` objects.
+        quantity (str): ``"loss"`` or ``"accuracy"``.
+        title (str): Title of the figures.
+        x (str): ``"epoch"`` or ``"train_time"``.
+
+    Returns:
+        list: :class:`matplotlib.figure.Figure` objects, one a page of at most 24
+        panels.
+    """
+    panels = [(name, members, quantity) for name, members in _panels(groups)]
+    starts = range(0, len(panels), _PANELS_A_PAGE)
+    return [_figure(panels[i : i + _PANELS_A_PAGE], title, x) for i in starts]
+
+
+def loss_and_accuracy(groups, title):
+    """Draw loss and accuracy against epochs side by side, as the paper does.
+
+    Args:
+        groups (list): The groups to draw in both panels.
+        title (str): Title of the figure.
+
+    Returns:
+        matplotlib.figure.Figure: The figure.
+    """
+    panels = [(None, groups, quantity) for quantity in QUANTITIES]
+    return _figure(panels, title, "epoch")
+
+
+def caption(figure, groups, notes=()):
+    """Write the scale that the groups share, and notes, below a figure."""
+    width = figure.get_size_inches()[0]
+    lines = [grouping.common_scale(groups), *notes, *_exceptions(groups)]
+    text = "\n".join(style.wrap(line, width) for line in lines if line)
+    figure.supxlabel(text, fontsize=8, color="#444444", linespacing=1.35)
+
+
+def _panels(groups):
+    """Pairs of a title (None if there is one panel) and the groups drawn there."""
+    pairs = {(group.network, group.batch) for group in groups}
+    if len(groups) <= _MOST_IN_ONE_PANEL and len(pairs) == len(groups):
+        return [(None, groups)]
+    names = grouping.differences(groups)
+    panels = {}
+    for group in groups:
+        key = (group.batch, grouping.identity(group.settings))
+        panels.setdefault(key, []).append(group)
+    if len(panels) == 1:
+        return [(None, groups)]
+    return [(_panel_title(members[0], names), members) for members in panels.values()]
+
+
+def _panel_title(group, names):
+    words = [f"batch {group.batch}", grouping.describe(group, names)]
+    return style.wrap(", ".join(filter(None, words)), _PANEL_INCHES[3][0])
+
+
+def _figure(panels, title, x):
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    width, height = _PANEL_INCHES[columns]
+    groups = list(dict.fromkeys(g for _, members, _ in panels for g in members))
+    networks = _network_handles(groups, whole=panels[0][0] is None)
+    across = _legend_columns(networks, columns * width)
+    below = 0.2 * (math.ceil(len(networks) / across) + 1) + 0.1
+    figure = Figure(
+        figsize=(columns * width, rows * height + below + 1.0), layout="constrained"
+    )
+    figure.suptitle(style.plain(title))
+    grid = figure.add_gridspec(
+        rows + 1, columns, height_ratios=[height] * rows + [below]
+    )
+    unit = _time_unit(groups) if x == "train_time" else (1, None)
+    for index, (name, members, quantity) in enumerate(panels):
+        ax = figure.add_subplot(grid[index // columns, index % columns])
+        _draw(ax, members, quantity, x, unit[0])
+        _finish(ax, groups, quantity)
+        _label(ax, name, QUANTITIES[quantity][0], _x_label(x, unit[1]))
+        first = index % columns == 0 or quantity != panels[index - 1][2]
+        last = index + columns >= len(panels)
+        _share(ax, x, groups, first, last)
+    _legends(figure.add_subplot(grid[rows, :]), networks, _key_handles(groups), across)
+    caption(figure, groups, _notes(groups))
+    return figure
+
+
+def _draw(ax, groups, quantity, x, unit):
+    _, train, test, factor = QUANTITIES[quantity]
+    shades = _shades(groups)
+    for group in groups:
+        for key, dashes, face in ((train, "--", "white"), (test, "-", None)):
+            xs, middle, low, high = group.curve(key, x)
+            if np.all(np.isnan(middle)):
+                continue
+            ax.plot(
+                xs / unit,
+                middle * factor,
+                linestyle=dashes,
+                color=shades[group],
+                marker=style.marker(group.batch),
+                markerfacecolor=face or shades[group],
+                markevery=math.ceil(len(xs) / _MARKERS_A_LINE),
+            )
+            if len(group.runs) > 1:
+                ax.fill_between(
+                    xs / unit,
+                    low * factor,
+                    high * factor,
+                    color=shades[group],
+                    alpha=0.15,
+                    linewidth=0,
+                )
+
+
+def _shades(groups):
+    """Colours: a network's smaller batch sizes are lighter where it has several."""
+    shades = {}
+    for group in groups:
+        batches = sorted({g.batch for g in groups if g.network == group.network})
+        below = len(batches) - 1 - batches.index(group.batch)
+        amount = _LIGHTEST * below / max(1, len(batches) - 1)
+        shades[group] = style.lighter(style.colour(group.network), amount)
+    return shades
+
+
+def _finish(ax, groups, quantity):
+    """Give all the panels of a quantity the same axis."""
+    _, train, test, factor = QUANTITIES[quantity]
+    curves = [group.curve(key) for group in groups for key in (train, test)]
+    highs = np.concatenate([high for _, _, _, high in curves]) * factor
+    highs = highs[~np.isnan(highs)]
+    if quantity == "accuracy":
+        top = math.ceil((np.max(highs, initial=0) + 2) / 10) * 10
+        ax.set_ylim(0, min(100, max(20, top)))
+        return
+    starts = [middle[~np.isnan(middle)][:1] for _, middle, _, _ in curves]
+    room = _LOSS_ROOM * np.median(np.concatenate(starts)) if len(highs) else 1
+    top = 1.05 * min(np.max(highs, initial=0), room)
+    ax.set_ylim(0, top if top > 0 else 1)
+
+
+def _share(ax, x, groups, first, last):
+    """Leave out the labels that a neighbouring panel with the same axis shows."""
+    if not first:
+        ax.set_ylabel(None)
+        ax.tick_params(labelleft=False)
+    if x == "epoch":
+        longest = max(run.epochs_done for group in groups for run in group.runs)
+        ax.set_xlim(0, longest * 1.02)
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        ax.tick_params(labelbottom=last)
+    else:
+        ax.set_xlim(left=0)
+    if not last:
+        ax.set_xlabel(None)
+
+
+def _label(ax, title, y, x):
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    if title is not None:
+        ax.set_title(style.plain(title), loc="left")
+
+
+def _x_label(x, unit):
+    return "Epoch" if x == "epoch" else f"Training time [{unit}]"
+
+
+def _time_unit(groups):
+    longest = max(run.train_time for group in groups for run in group.runs)
+    return next(unit[1:] for unit in _TIME_UNITS if longest >= unit[0])
+
+
+def _network_handles(groups, whole):
+    """Legend entries of the lines; where panels are titled, the networks alone."""
+    shades = _shades(groups)
+    names = grouping.differences(groups)
+    handles = {}
+    for group in sorted(groups, key=lambda g: style.network_rank(g.network)):
+        label = style.network_name(group.network)
+        if whole:
+            extra = grouping.describe(group, names)
+            label = f"{group.name} ({extra})" if extra else group.name
+        handles[label] = Line2D(
+            [],
+            [],
+            color=shades[group] if whole else style.colour(group.network),
+            marker=style.marker(group.batch) if whole else None,
+            label=style.plain(label),
+        )
+    return list(handles.values())
+
+
+def _key_handles(groups):
+    grey = "#555555"
+    keys = [
+        Line2D([], [], color=grey, linestyle="-", label="test"),
+        Line2D([], [], color=grey, linestyle="--", label="train (in test mode)"),
+    ]
+    if any(len(group.runs) > 1 for group in groups):
+        keys.append(Patch(color=grey, alpha=0.2, linewidth=0, label="range of seeds"))
+    return keys
+
+
+def _legends(ax, networks, keys, across):
+    ax.axis("off")
+    look = {"borderaxespad": 0, "borderpad": 0}
+    ax.add_artist(ax.legend(handles=networks, loc="upper center", ncol=across, **look))
+    ax.legend(handles=keys, loc="lower center", ncol=len(keys), **look)
+
+
+def _legend_columns(handles, width):
+    longest = max(len(handle.get_label()) for handle in handles)
+    return max(1, min(len(handles), int(width / (0.075 * longest + 0.55))))
+
+
+def _notes(groups):
+    notes = []
+    counts = sorted({group.count for group in groups})
+    if counts != ["1 seed"]:
+        notes.append(f"line: median of {' or '.join(counts)}; band: their range")
+    return notes
+
+
+def _exceptions(groups):
+    """Say which runs stop early, and where a loss is no number."""
+    early = [
+        f"{group.name} ({run.epochs_done} epochs)"
+        for group in groups
+        for run in group.runs
+        if not run.finished
+    ]
+    diverged = [
+        f"{group.name} (epoch {run.nan_epoch})"
+        for group in groups
+        for run in group.runs
+        if run.nan_epoch is not None
+    ]
+    return [_listed("unfinished", early), _listed("loss is NaN from", diverged)]
+
+
+def _listed(what, names):
+    if not names:
+        return ""
+    shown = list(dict.fromkeys(names))
+    more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
+    return f"{what}: {', '.join(shown[:4])}{more}"

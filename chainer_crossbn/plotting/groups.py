@@ -1,0 +1,191 @@
+"""Runs that differ in their seed only belong together; so says this module."""
+
+import json
+
+import numpy as np
+
+from chainer_crossbn.plotting import style
+
+# Arguments that change neither what is learned nor what is compared. A seed is what
+# the runs of a group differ in; `threads` follows from the machine.
+_NOT_COMPARED = frozenset({"seed", "out", "name", "data", "threads"})
+_CAPTION = ("dataset", "model", "width", "ranks", "train_size", "epoch", "lr")
+
+
+class Group:
+    """The runs of one configuration, one a seed.
+
+    Args:
+        runs (list): :class:`~chainer_crossbn.plotting.runs.Run` objects with the same
+            configuration.
+
+    Attributes:
+        network (str): The value of ``--bn``.
+        batch (int): Mini-batch size per rank.
+        settings (dict): Everything else that tells configurations apart.
+    """
+
+    def __init__(self, runs):
+        self.runs = runs
+        self.network = runs[0].network
+        self.batch = runs[0].batch
+        self.settings = settings_of(runs[0])
+
+    @property
+    def name(self):
+        """Network and batch size in the words of the figures."""
+        return f"{style.network_name(self.network)}, batch {self.batch}"
+
+    @property
+    def count(self):
+        """How many seeds (or runs, where a seed came twice) there are."""
+        seeds = {json.dumps(run.arguments.get("seed")) for run in self.runs}
+        word = "seed" if len(seeds) == len(self.runs) else "run"
+        return f"{len(self.runs)} {word}{'s' if len(self.runs) > 1 else ''}"
+
+    def curve(self, key, x="epoch"):
+        """One quantity over the epochs, taken together over the seeds.
+
+        Args:
+            key (str): Column of the log to draw.
+            x (str): Column to draw it against.
+
+        Returns:
+            tuple: Four float64 arrays with one value an epoch: x (the median over
+            the seeds), and the median, minimum and maximum of the values that are
+            numbers (NaN where there is none).
+        """
+        epochs = np.unique(np.concatenate([run.columns["epoch"] for run in self.runs]))
+        xs = [_middle(self._at(epoch, x))[0] for epoch in epochs]
+        ys = [_middle(self._at(epoch, key)) for epoch in epochs]
+        return (np.array(xs), *np.array(ys).T)
+
+    def middle(self, quantity):
+        """Median, minimum and maximum over the seeds of a property of the runs."""
+        return _middle([getattr(run, quantity) for run in self.runs])
+
+    def _at(self, epoch, key):
+        return [
+            value
+            for run in self.runs
+            for value in run.columns[key][run.columns["epoch"] == epoch]
+        ]
+
+
+def _middle(values):
+    numbers = [value for value in values if not np.isnan(value)]
+    if not numbers:
+        return (np.nan,) * 3
+    return float(np.median(numbers)), min(numbers), max(numbers)
+
+
+def settings_of(run):
+    """What tells a run's configuration from others, network and batch size apart.
+
+    Arguments that are None count as absent, so that logs of versions with fewer
+    flags compare equal.
+    """
+    settings = {
+        **run.arguments,
+        "ranks": run.n_ranks,
+        "device": run.device or None,
+        "dataset": run.dataset.get("name", run.arguments.get("dataset")),
+        "checksum": run.dataset.get("checksum"),
+    }
+    left_out = _NOT_COMPARED | {"bn", "batchsize"}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in left_out and value is not None
+    }
+
+
+def group_runs(runs):
+    """Put the runs of one configuration together.
+
+    Args:
+        runs (iterable): :class:`~chainer_crossbn.plotting.runs.Run` objects.
+
+    Returns:
+        list: :class:`Group` objects, ordered by setting, batch size and network.
+    """
+    collected = {}
+    for run in runs:
+        key = (run.network, run.batch, identity(settings_of(run)))
+        collected.setdefault(key, []).append(run)
+    groups = [Group(members) for members in collected.values()]
+    names = differences(groups)
+
+    def order(group):
+        values = [_natural(group.settings.get(name)) for name in names]
+        return (values, group.batch, style.network_rank(group.network))
+
+    return sorted(groups, key=order)
+
+
+def by_scale(groups, apart=()):
+    """Split groups by their settings, the ones named in ``apart`` left out.
+
+    Returns:
+        list: Lists of groups in which network and batch size alone differ.
+    """
+    scales = {}
+    for group in groups:
+        kept = {k: v for k, v in group.settings.items() if k not in apart}
+        scales.setdefault(identity(kept), []).append(group)
+    return list(scales.values())
+
+
+def baseline(group, groups):
+    """The normalBN group that differs from ``group`` in the network only, or None."""
+    for other in groups:
+        same = (other.batch, other.settings) == (group.batch, group.settings)
+        if other.network == "normal" and same:
+            return other
+    return None
+
+
+def time_ratio(seconds, group, groups):
+    """Time per epoch as a multiple of normalBN's, or None where there is none."""
+    normal = baseline(group, groups)
+    reference = normal.middle("epoch_time")[0] if normal else 0
+    return seconds / reference if reference > 0 else None
+
+
+def differences(groups):
+    """Names of the settings in which the groups differ, the telling ones first."""
+    names = {name for group in groups for name in group.settings}
+    differing = {
+        name
+        for name in names
+        if len({identity(group.settings.get(name)) for group in groups}) > 1
+    }
+    telling = [name for name in _CAPTION if name in differing]
+    return telling + sorted(differing.difference(telling))
+
+
+def describe(group, names):
+    """Name the given settings of a group, such as ``"8 ranks, width 16"``."""
+    return ", ".join(style.setting(name, group.settings.get(name)) for name in names)
+
+
+def common_scale(groups):
+    """Describe the main settings that all the groups share."""
+    differing = differences(groups)
+    shared = [
+        name
+        for name in _CAPTION
+        if name not in differing and name in groups[0].settings
+    ]
+    return describe(groups[0], shared)
+
+
+def identity(value):
+    """A string that is equal for equal JSON values."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _natural(value):
+    if isinstance(value, (int, float)):
+        return (0, value, "")
+    return (1, 0, identity(value))

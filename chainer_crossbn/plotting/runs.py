@@ -1,0 +1,289 @@
+"""Run directories in, checked runs out."""
+
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+PROGRAM = "chainer_crossbn"
+TRAIN_LOSS = "train/main/loss"
+TRAIN_ACCURACY = "train/main/accuracy"
+TEST_LOSS = "validation/main/loss"
+TEST_ACCURACY = "validation/main/accuracy"
+
+_CLOCKS = ("epoch", "train_time", "elapsed_time")
+_REQUIRED = (TEST_LOSS, TEST_ACCURACY)
+_OPTIONAL = (TRAIN_LOSS, TRAIN_ACCURACY)
+_ACCURACIES = (TRAIN_ACCURACY, TEST_ACCURACY)
+
+# A real log of thousands of epochs is far smaller; a server's log may be anything.
+_MAX_BYTES = 32 * 2**20
+_LARGEST_CLOCK = 1e12
+_LARGEST_LOSS = 1e30
+_REREADS = 5
+_REREAD_SECONDS = 0.1
+
+
+class BrokenRun(ValueError):
+    """What was found is not a run that can be drawn; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training run as its directory tells it.
+
+    Attributes:
+        directory (pathlib.Path): The run directory.
+        arguments (dict): The arguments of the run, as in ``args.json``.
+        n_ranks (int): Number of MPI ranks.
+        device (str): Such as ``"cpu"``; empty where not recorded.
+        dataset (dict): Name and checksum of the data; empty where not recorded.
+        columns (dict): Key of the log -> float64 array with one value an epoch.
+            Losses and accuracies are NaN where the run has none.
+        finished (bool): Whether the run made all its epochs.
+    """
+
+    directory: Path
+    arguments: dict
+    n_ranks: int
+    device: str
+    dataset: dict
+    columns: dict
+    finished: bool
+
+    @property
+    def network(self):
+        """The value of ``--bn``."""
+        return self.arguments["bn"]
+
+    @property
+    def batch(self):
+        """Mini-batch size per rank."""
+        return self.arguments["batchsize"]
+
+    @property
+    def epochs_done(self):
+        """The last epoch in the log."""
+        return int(self.columns["epoch"][-1])
+
+    @property
+    def train_time(self):
+        """Seconds spent in training iterations so far."""
+        return float(self.columns["train_time"][-1])
+
+    @property
+    def total_time(self):
+        """Seconds of the whole run so far, evaluation included."""
+        return float(self.columns["elapsed_time"][-1])
+
+    @property
+    def epoch_time(self):
+        """Seconds of training per epoch: the median over the epochs.
+
+        The median keeps the first epoch, which compiles and warms up, from
+        counting more in a short run than in a long one.
+        """
+        seconds = np.diff(self.columns["train_time"], prepend=0)
+        return float(np.median(seconds / np.diff(self.columns["epoch"], prepend=0)))
+
+    @property
+    def nan_epoch(self):
+        """The first epoch with a loss that is no number, or None."""
+        epochs = self.columns["epoch"][np.isnan(self.columns[TEST_LOSS])]
+        return int(epochs[0]) if len(epochs) else None
+
+
+def find_runs(paths):
+    """Read every run under the given paths.
+
+    Args:
+        paths: Run directories, directories above them, or log files.
+
+    Returns:
+        tuple: The list of :class:`Run`, sorted by directory, each once; and a list
+        of (path, reason) for what looked like a run and could not be read.
+
+    Raises:
+        FileNotFoundError: If one of ``paths`` does not exist.
+    """
+    skipped = []
+    logs = {}
+    for path in map(Path, paths):
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"{path}: no such file or directory")
+        for log in _logs_under(path, skipped):
+            logs.setdefault(os.path.realpath(log), log)
+    runs = []
+    for log in sorted(logs.values()):
+        try:
+            runs.append(read_run(log))
+        except BrokenRun as error:
+            skipped.append((log.parent, str(error)))
+    return runs, skipped
+
+
+def read_run(log):
+    """Read the run that a log file belongs to.
+
+    Args:
+        log (pathlib.Path): The log; ``args.json`` lies beside it.
+
+    Returns:
+        Run: The run.
+
+    Raises:
+        BrokenRun: If either file is missing, unreadable or not what this package
+            writes.
+    """
+    directory = log.parent
+    record = _checked_record(_read_json(directory / "args.json"))
+    columns = _checked_columns(_read_json(log))
+    arguments = record["arguments"]
+    wanted = arguments.get("epoch")
+    finished = _is_count(wanted) and columns["epoch"][-1] >= wanted
+    return Run(
+        directory=directory,
+        arguments=arguments,
+        n_ranks=record["n_ranks"],
+        device=str(record.get("device") or ""),
+        dataset=record["dataset"] if isinstance(record.get("dataset"), dict) else {},
+        columns=columns,
+        finished=finished or (directory / "model.npz").is_file(),
+    )
+
+
+def _logs_under(path, skipped):
+    if not path.is_dir():
+        return [path.with_name("log") if path.name == "args.json" else path]
+
+    def note(error):
+        skipped.append((error.filename, _reason(error)))
+
+    logs = []
+    seen = set()
+    for folder, subfolders, files in os.walk(path, onerror=note, followlinks=True):
+        # Links may form a circle.
+        if os.path.realpath(folder) in seen:
+            subfolders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        if "log" in files or "args.json" in files:
+            logs.append(Path(folder, "log"))
+    return logs
+
+
+def _read_json(path):
+    """Parse a JSON file, once more where it was rewritten meanwhile."""
+    content = _read_bytes(path)
+    for _ in range(_REREADS):
+        try:
+            return json.loads(content.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            problem = error
+        time.sleep(_REREAD_SECONDS)
+        before, content = content, _read_bytes(path)
+        if content == before:
+            break
+    if not content.strip():
+        raise BrokenRun(f"{path.name} is empty")
+    if isinstance(problem, json.JSONDecodeError):
+        where = f"{problem.msg}, line {problem.lineno}"
+        raise BrokenRun(f"{path.name} is not valid JSON ({where})")
+    raise BrokenRun(f"{path.name} is not valid JSON")
+
+
+def _read_bytes(path):
+    try:
+        # Opening a named pipe would wait for ever.
+        if path.exists() and not path.is_file():
+            raise BrokenRun(f"{path.name} is not a regular file")
+        with open(path, "rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise BrokenRun(f"{path.name} is missing") from None
+    except OSError as error:
+        raise BrokenRun(f"{path.name} cannot be read: {_reason(error)}") from None
+    if len(content) > _MAX_BYTES:
+        raise BrokenRun(f"{path.name} is too large")
+    return content
+
+
+def _checked_record(record):
+    if not isinstance(record, dict) or record.get("program") != PROGRAM:
+        raise BrokenRun(f"args.json was not written by {PROGRAM}")
+    arguments = record.get("arguments")
+    if not isinstance(arguments, dict):
+        raise BrokenRun("args.json has no arguments")
+    for name in ("bn", "model"):
+        if not isinstance(arguments.get(name), str) or not arguments[name]:
+            raise BrokenRun(f"args.json: argument {name!r} is missing or no name")
+    if not _is_count(arguments.get("batchsize")):
+        raise BrokenRun("args.json: argument 'batchsize' is missing or no count")
+    if not _is_count(record.get("n_ranks")):
+        raise BrokenRun("args.json: 'n_ranks' is missing or no count")
+    return record
+
+
+def _checked_columns(log):
+    if not isinstance(log, list):
+        raise BrokenRun("log is not a list of epochs")
+    if not log:
+        raise BrokenRun("log has no epoch yet")
+    if not all(isinstance(entry, dict) for entry in log):
+        raise BrokenRun("log has an entry that is no object")
+    columns = {key: _column(log, key) for key in _CLOCKS + _REQUIRED}
+    for key in _OPTIONAL:
+        present = [entry for entry in log if key in entry]
+        columns[key] = _column(log, key) if present else np.full(len(log), np.nan)
+    _check_clocks(columns)
+    for key in _ACCURACIES:
+        values = columns[key][~np.isnan(columns[key])]
+        if np.any((values < 0) | (values > 1)):
+            raise BrokenRun(f"log: {key!r} is outside 0..1")
+    for key in (TRAIN_LOSS, TEST_LOSS):
+        columns[key][~(np.abs(columns[key]) < _LARGEST_LOSS)] = np.nan
+    return columns
+
+
+def _column(log, key):
+    values = []
+    for entry in log:
+        if key not in entry:
+            raise BrokenRun(f"log lacks {key!r}")
+        values.append(_number(entry[key], key))
+    return np.array(values, dtype=np.float64)
+
+
+def _number(value, key):
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BrokenRun(f"log: {key!r} is not a number")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _check_clocks(columns):
+    for key in _CLOCKS:
+        values = columns[key]
+        if not np.all((values >= 0) & (values < _LARGEST_CLOCK)):
+            raise BrokenRun(f"log: {key!r} is not a number in range")
+        if np.any(np.diff(values) < 0):
+            raise BrokenRun(f"log: {key!r} falls")
+    if columns["epoch"][0] < 1 or np.any(np.diff(columns["epoch"]) < 1):
+        raise BrokenRun("log: 'epoch' does not count epochs")
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+
+
+def _reason(error):
+    return error.strerror or type(error).__name__

@@ -1,0 +1,130 @@
+"""Names, colours and markers: the same in every figure."""
+
+import re
+import textwrap
+from contextlib import contextmanager
+
+import matplotlib
+
+# The palette of Okabe and Ito, made to be told apart by colour-blind readers, less its
+# yellow (too pale on white), and two colours of Paul Tol's "muted" palette.
+_NETWORKS = {
+    "none": ("noBN", "#000000"),
+    "normal": ("normalBN", "#0072B2"),
+    "multigpu": ("multigpuBN", "#D55E00"),
+    "chainer": ("Chainer's BN", "#56B4E9"),
+    "paper": ("paper's BN", "#E69F00"),
+    "chainermn": ("ChainerMN's BN", "#009E73"),
+    "layer": ("LayerNorm", "#CC79A7"),
+    "group": ("GroupNorm", "#882255"),
+    "weight": ("WeightNorm", "#999933"),
+}
+_OTHER_COLOUR = "#888888"
+_MARKERS = {2: "v", 4: "s", 8: "^", 16: "D", 32: "P", 64: "o"}
+_OTHER_MARKER = "X"
+_WORDS = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "synthetic": "synthetic images",
+    "vgg16": "VGG16",
+}
+_COUNTED = {
+    "epoch": ("epoch", "epochs"),
+    "ranks": ("rank", "ranks"),
+    "train_size": ("training image", "training images"),
+}
+_LONGEST = 40
+
+_RC = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.labelsize": 9,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "figure.titlesize": 11,
+    "font.size": 9,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "pdf.fonttype": 42,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+
+
+@contextmanager
+def applied():
+    """Draw and save under the package's style, whatever the user's matplotlibrc."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC)
+        yield
+
+
+def network_name(network):
+    """The paper's name of a network, or the value of ``--bn`` where it has none."""
+    return _NETWORKS[network][0] if network in _NETWORKS else clean(network)
+
+
+def network_rank(network):
+    """Sort key that puts the paper's networks first."""
+    names = list(_NETWORKS)
+    return (names.index(network) if network in _NETWORKS else len(names), network)
+
+
+def colour(network):
+    """The colour of a network."""
+    return _NETWORKS.get(network, (None, _OTHER_COLOUR))[1]
+
+
+def marker(batch):
+    """The marker of a batch size."""
+    return _MARKERS.get(batch, _OTHER_MARKER)
+
+
+def lighter(colour, amount):
+    """Mix a colour with white; ``amount`` 0 leaves it, 1 gives white."""
+    rgb = matplotlib.colors.to_rgb(colour)
+    return tuple(part + (1 - part) * amount for part in rgb)
+
+
+def setting(name, value):
+    """A setting in words, such as ``"8 ranks"`` or ``"lr 0.05"``."""
+    words = clean(name.replace("_", " "))
+    if value is None:
+        return f"{words} unset"
+    if isinstance(value, bool):
+        return words if value else f"no {words}"
+    if name in ("dataset", "model"):
+        return _WORDS.get(str(value), clean(value))
+    number = f"{value:g}" if isinstance(value, float) else clean(value)
+    if name in _COUNTED and isinstance(value, int):
+        one, many = _COUNTED[name]
+        return f"{value:,} {one if value == 1 else many}"
+    return f"{words} {number}"
+
+
+def clean(text):
+    """Make text from a file safe to print on one line, and not too long."""
+    text = " ".join(str(text).split())
+    text = "".join(sign if sign.isprintable() else "?" for sign in text)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def plain(text):
+    """Keep matplotlib from reading mathematics into a label."""
+    return text.replace("$", r"\$")
+
+
+def wrap(text, inches):
+    """Break text into lines that fit the small print of a figure that wide."""
+    return "\n".join(textwrap.wrap(plain(text), int(15 * inches)))
+
+
+def slug(text):
+    """Make text fit for a file name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")

@@ -1,0 +1,115 @@
+"""Plain text tables of runs."""
+
+import os
+
+import numpy as np
+
+from chainer_crossbn.plotting import groups as grouping
+from chainer_crossbn.plotting import style
+from chainer_crossbn.plotting.papers import PAPER_SECONDS
+from chainer_crossbn.plotting.runs import TEST_ACCURACY, TRAIN_ACCURACY
+
+_HEAD = (
+    "run",
+    "network",
+    "batch",
+    "ranks",
+    "epochs",
+    "test %",
+    "best %",
+    "train %",
+    "train s",
+    "total s",
+    "s/epoch",
+    "ratio",
+    "",
+)
+RUNS_NOTE = (
+    "test, best, train: final and best test accuracy, final training accuracy; "
+    "train s: training\niterations alone; s/epoch: their median; ratio: s/epoch over "
+    "that of normalBN with the same\nbatch size and settings"
+)
+
+
+def runs_table(groups):
+    """One line a run.
+
+    Args:
+        groups (list): All the :class:`~chainer_crossbn.plotting.groups.Group` objects.
+
+    Returns:
+        str: The table, without a newline at its end.
+    """
+    rows = [_row(run, group, groups) for group in groups for run in group.runs]
+    return _aligned([_HEAD, *rows], left=(0, 1, len(_HEAD) - 1))
+
+
+def total_times_table(groups):
+    """Total times beside the paper's Table 2.
+
+    Args:
+        groups (list): Groups of finished runs of one scale, normalBN among them.
+
+    Returns:
+        str: The table, without a newline at its end.
+    """
+    normal = next(group for group in groups if group.network == "normal")
+    reference = normal.middle("total_time")[0]
+    rows = [("network", "total s", "ratio", "paper s", "paper ratio")]
+    for group in groups:
+        seconds = group.middle("total_time")[0]
+        row = [style.network_name(group.network), _decimal(seconds, 1)]
+        row.append(_decimal(_quotient(seconds, reference), 3))
+        theirs = PAPER_SECONDS.get(group.network)
+        ratio = theirs / PAPER_SECONDS["normal"] if theirs else None
+        rows.append((*row, str(theirs or "-"), _decimal(ratio, 3)))
+    scale = grouping.common_scale(groups)
+    return f"Table 2 ({scale})\n{_aligned(rows, left=(0,))}"
+
+
+def _row(run, group, groups):
+    test = run.columns[TEST_ACCURACY] * 100
+    numbers = test[~np.isnan(test)]
+    wanted = run.arguments.get("epoch")
+    return (
+        style.clean(os.path.basename(os.path.abspath(run.directory))),
+        style.network_name(run.network),
+        str(run.batch),
+        str(run.n_ranks),
+        f"{run.epochs_done}/{style.clean(wanted)}" if wanted else str(run.epochs_done),
+        _decimal(test[-1], 2),
+        _decimal(numbers.max() if len(numbers) else None, 2),
+        _decimal(run.columns[TRAIN_ACCURACY][-1] * 100, 2),
+        _decimal(run.train_time, 1),
+        _decimal(run.total_time, 1),
+        _decimal(run.epoch_time, 2),
+        _decimal(grouping.time_ratio(run.epoch_time, group, groups), 3),
+        _state(run),
+    )
+
+
+def _state(run):
+    states = [] if run.finished else ["unfinished"]
+    if run.nan_epoch is not None:
+        states.append(f"NaN loss from epoch {run.nan_epoch}")
+    return ", ".join(states)
+
+
+def _quotient(value, reference):
+    return value / reference if reference > 0 else None
+
+
+def _decimal(value, digits):
+    return "-" if value is None or np.isnan(value) else f"{value:.{digits}f}"
+
+
+def _aligned(rows, left):
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if index in left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
