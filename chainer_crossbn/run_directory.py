@@ -28,14 +28,13 @@ def create(out, name):
     if name in ("", ".", "..") or os.path.basename(name) != name:
         raise UsageError(f"--name {name!r} is not the name of a directory")
     path = os.path.join(out, name)
-    try:
-        os.makedirs(out, exist_ok=True)
-        os.mkdir(path)
-    except FileExistsError:
+    if os.path.lexists(path):
         raise UsageError(
             f"{path} exists already, and runs are never overwritten; choose another "
             "--name or --out, or remove it"
-        ) from None
+        )
+    try:
+        os.makedirs(path)
     except OSError as error:
         raise UsageError(
             f"can't create {path}: {error.strerror}; choose another --out"

@@ -12,16 +12,10 @@ import numpy
 import threadpoolctl
 from chainer.backends import cuda
 from chainer.training import Trainer
-from chainer.training.extensions import (
-    ExponentialShift,
-    LogReport,
-    PrintReport,
-    ProgressBar,
-    observe_lr,
-)
+from chainer.training.extensions import ExponentialShift, LogReport, observe_lr
 from mpi4py import MPI
 
-from chainer_crossbn import arguments, datasets, normalizers, run_directory
+from chainer_crossbn import arguments, console, datasets, normalizers, run_directory
 from chainer_crossbn.arguments import UsageError
 from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator
 from chainer_crossbn.iterators import ShareIterator
@@ -34,18 +28,6 @@ _INITIALIZERS = {
     "lecun": chainer.initializers.LeCunNormal,
     "glorot": chainer.initializers.GlorotNormal,
 }
-
-_TABLE = [
-    "epoch",
-    "iteration",
-    "main/loss",
-    "main/accuracy",
-    "train/main/accuracy",
-    "validation/main/loss",
-    "validation/main/accuracy",
-    "images_per_second",
-    "elapsed_time",
-]
 
 
 def main(argv=None):
@@ -119,12 +101,12 @@ def run(argv, world):
     args.threads = args.threads or max(1, _cores() // comm.intra_size)
     with threadpoolctl.threadpool_limits(args.threads):
         device.use()
-        trainer, model = _build(args, data, comm, device, path)
         details = _describe(data, comm, device)
         if comm.rank == 0:
             run_directory.write_arguments(path, vars(args), details)
             print(f"device: {details['device']} ({reason})")
             print(f"run: {path}", flush=True)
+        trainer, model = _build(args, data, comm, device, path)
         trainer.run(show_loop_exception_msg=False)
         final = averaged(model, comm)
         if comm.rank == 0:
@@ -134,7 +116,7 @@ def run(argv, world):
 def _choose_device(args, world):
     """Choose CPU or GPU, alike on all ranks, and the communicator that goes with it."""
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
-    gpus = cuda.cupy.cuda.runtime.getDeviceCount() if cuda.available else 0
+    gpus = _count_gpus()
     enough = world.allreduce(gpus >= node.size, MPI.LAND)
     if args.gpu and not enough:
         found = world.allreduce(gpus, MPI.MIN)
@@ -150,8 +132,17 @@ def _choose_device(args, world):
         raise UsageError(
             f"--communicator {args.communicator} needs GPUs; on CPUs leave it out"
         )
-    reason = "--cpu" if args.cpu else "CuPy sees no GPU for each rank"
-    return chainer.get_device("@numpy"), reason
+    reason = "CuPy sees no GPU for each rank" if cuda.available else "there is no CuPy"
+    return chainer.get_device("@numpy"), "--cpu" if args.cpu else reason
+
+
+def _count_gpus():
+    if not cuda.available:
+        return 0
+    try:
+        return cuda.cupy.cuda.runtime.getDeviceCount()
+    except cuda.cupy.cuda.runtime.CUDARuntimeError:  # no driver, or no device
+        return 0
 
 
 def _cores():
@@ -214,8 +205,9 @@ def _build(args, data, comm, device, path):
     iterator = ShareIterator(n_train, args.batchsize, comm.rank, comm.size, args.seed)
     if iterator.dropped and comm.rank == 0:
         print(
-            f"each epoch leaves out {iterator.dropped} of {n_train} images, fewer than "
-            f"the {comm.size} ranks"
+            f"left out: {iterator.dropped} of {n_train} images each epoch, fewer than "
+            f"the {comm.size} ranks",
+            flush=True,
         )
     updater = GlobalUpdater(
         iterator, optimizer, data.train_images, data.train_labels, comm, device
@@ -238,9 +230,7 @@ def _build(args, data, comm, device, path):
     if comm.rank == 0:
         trainer.extend(observe_lr(), trigger=(1, "epoch"))
         trainer.extend(LogReport(trigger=(1, "epoch")))
-        trainer.extend(PrintReport(_TABLE), trigger=(1, "epoch"))
-        if sys.stdout.isatty():
-            trainer.extend(ProgressBar(update_interval=10))
+        console.extend(trainer)
     return trainer, model
 
 
