@@ -91,7 +91,7 @@ def parse(argv=None):
         "--fc-units", type=count, default=4096, help="units of the hidden FC layers"
     )
     model.add_argument(
-        "--dropout", type=fraction, default=0.5, help="dropout ratio of the FC layers"
+        "--dropout", type=fraction, default=0.0, help="dropout ratio of the FC layers"
     )
     model.add_argument(
         "--init", choices=INITIALIZERS, default="he", help="initializer of the weights"
