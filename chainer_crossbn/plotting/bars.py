@@ -29,54 +29,56 @@ def epoch_times(groups):
     figure = Figure(figsize=(7.0, height), layout="constrained")
     figure.suptitle("Training time per epoch")
     ratios = {"height_ratios": sizes}
-    axes = figure.subplots(len(scales), squeeze=False, gridspec_kw=ratios)[:, 0]
+    axes = figure.subplots(len(scales), sharex=True, squeeze=False, gridspec_kw=ratios)[
+        :, 0
+    ]
     for ax, scale in zip(axes, scales):
         _epoch_bars(ax, scale)
         if len(scales) > 1:
-            title = style.wrap(grouping.describe(scale[0], names), 6)
-            ax.set_title(style.plain(title), loc="left")
+            title = grouping.describe(scale[0], names)
+            ax.set_title(style.wrap(title, 6), loc="left")
+    # Room for the longest bar's label.
+    axes[-1].set_xlim(0, 1.25 * max(g.middle("epoch_time")[2] for g in groups))
     axes[-1].set_xlabel("Training time per epoch [s]")
     notes = ["\N{MULTIPLICATION SIGN}: multiple of normalBN's at the same batch size"]
-    notes.append("bar: median of the epochs" + _of_seeds(groups))
+    notes.append("bar: median over the epochs" + _of_seeds(groups))
     caption(figure, groups, notes)
     return figure
 
 
-def total_times(groups, paper, title):
+def total_times(groups, title, paper):
     """Draw the time of whole runs beside the paper's, both relative to normalBN.
 
     Args:
-        groups (list): Groups of finished runs of one scale, normalBN among them.
-        paper (dict): Network -> seconds in the paper.
+        groups (list): Groups of finished runs of one scale, a network each.
         title (str): Title of the figure.
+        paper (dict): Network -> seconds in the paper.
 
     Returns:
         matplotlib.figure.Figure: The figure.
     """
-    normal = next(group for group in groups if group.network == "normal")
-    reference = normal.middle("total_time")[0]
-    width = max(5.6, 1.5 * len(groups) + 1)
-    figure = Figure(figsize=(width, 4.2), layout="constrained")
+    ours = {group.network: group.middle("total_time") for group in groups}
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     figure.suptitle(title)
     ax = figure.subplots()
     ax.grid(axis="x", visible=False)
-    for place, group in enumerate(groups):
-        look = {"facecolor": style.colour(group.network)}
-        seconds = group.middle("total_time")
-        if group.network in paper:
-            _ratio_bar(ax, place - 0.2, seconds, reference, look)
-            theirs = [paper[group.network]] * 3
-            _ratio_bar(ax, place + 0.2, theirs, paper["normal"], _PAPER_BAR)
-        else:
-            _ratio_bar(ax, place, seconds, reference, look)
-    ax.set_xticks(range(len(groups)))
-    ax.set_xticklabels([_short_name(group) for group in groups])
+    for place, (network, seconds) in enumerate(ours.items()):
+        look = {"facecolor": style.colour(network)}
+        _ratio_bar(ax, place - 0.2, seconds, ours["normal"][0], look)
+        theirs = [paper[network]] * 3
+        _ratio_bar(ax, place + 0.2, theirs, paper["normal"], _PAPER_BAR)
+    ax.set_xticks(range(len(ours)))
+    ax.set_xticklabels([style.network_name(network) for network in ours])
     ax.set_ylabel("Total time, relative to normalBN")
     ax.margins(y=0.3)
     keys = [Patch(facecolor="#555555", label="these runs")]
     keys.append(Patch(label="the paper (TSUBAME-KFC)", **_PAPER_BAR))
     ax.legend(handles=keys, loc="upper left", ncol=2)
-    caption(figure, groups, ["total time: of the whole run" + _of_seeds(groups)])
+    caption(
+        figure,
+        groups,
+        ["total time: of the whole run, evaluation included" + _of_seeds(groups)],
+    )
     return figure
 
 
@@ -90,14 +92,13 @@ def _epoch_bars(ax, groups):
     _whiskers(ax, places, times, "xerr")
     for place, group, (seconds, _, high) in zip(places, groups, times):
         ratio = grouping.time_ratio(seconds, group, groups)
-        label = f"{seconds:.3g} s"
+        label = _seconds(seconds)
         if ratio is not None:
             label += f"   \N{MULTIPLICATION SIGN}{ratio:.2f}"
         _note(ax, label, (high, place), (5, 0), ha="left", va="center")
     ax.set_yticks(places)
     ax.set_yticklabels([style.plain(group.name) for group in groups])
     ax.set_ylim(places[-1] + 0.7, places[0] - 0.7)
-    ax.set_xlim(0, max(np.max(times) * 1.25, 1e-9))
     ax.grid(axis="y", visible=False)
 
 
@@ -128,16 +129,12 @@ def _note(ax, text, point, offset, **alignment):
     )
 
 
-def _short_name(group):
-    return style.plain(style.network_name(group.network))
-
-
 def _seconds(seconds):
-    return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
+    return f"{seconds:,.0f} s" if seconds > 99.9 else f"{seconds:#.3g} s"
 
 
 def _of_seeds(groups):
     counts = sorted({group.count for group in groups})
     if counts == ["1 seed"]:
         return ""
-    return f", median of {' or '.join(counts)} (whisker: range)"
+    return f"; median of {' or '.join(counts)}, whisker: their range"

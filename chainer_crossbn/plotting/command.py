@@ -11,6 +11,13 @@ from chainer_crossbn.plotting.runs import find_runs
 
 _DPI = 150
 _PROGRAM = "plot.py"
+_SIGNATURE = b"chainer_crossbn plot.py"
+# Suffix -> metadata that tell our figures from a user's file. Without a date the same
+# runs give the same bytes.
+_METADATA = {
+    "png": {"Software": _SIGNATURE.decode()},
+    "pdf": {"Creator": _SIGNATURE.decode(), "CreationDate": None},
+}
 
 
 def main(argv=None):
@@ -20,29 +27,14 @@ def main(argv=None):
         argv (list of str): Arguments; those of the process if None.
 
     Returns:
-        int: Exit status; 2 if a path is missing, no run is found or the figures
-        cannot be written.
+        int: Exit status: 0, or 2 where the user asked for something that can't be done
+        (said in one line on standard error).
     """
-    arguments = _parser().parse_args(argv)
     try:
-        runs, skipped = find_runs(arguments.paths)
-    except FileNotFoundError as error:
-        return _fail(error)
-    for path, reason in skipped:
-        _say(f"{_PROGRAM}: skipped {path}: {reason}", sys.stderr)
-    if not runs:
-        return _fail(f"no run under {', '.join(arguments.paths)}")
-    folder = Path(arguments.out) if arguments.out else _beside(runs)
-    if folder is None:
-        return _fail("the runs have no directory in common; name one with --out")
-    groups = group_runs(runs)
-    try:
-        with style.applied():
-            drawn, missing = draw(groups)
-            written = _write(drawn, folder)
-    except OSError as error:
-        return _fail(f"cannot write into {folder}: {error.strerror or error}")
-    _report(groups, written, missing)
+        _run(_parser().parse_args(argv))
+    except (UsageError, FileNotFoundError) as error:
+        _complain(f"error: {error}")
+        return 2
     return 0
 
 
@@ -57,11 +49,13 @@ def draw(groups):
         and lines that say which of the paper's figures are not drawn, and why.
     """
     drawn = [
-        *_numbered("loss", curves.pages(groups, "loss", "Loss")),
-        *_numbered("accuracy", curves.pages(groups, "accuracy", "Accuracy")),
-        *_numbered(
+        ("loss", curves.one_quantity(groups, "loss", "Loss")),
+        ("accuracy", curves.one_quantity(groups, "accuracy", "Accuracy")),
+        (
             "accuracy_time",
-            curves.pages(groups, "accuracy", "Accuracy against time", "train_time"),
+            curves.one_quantity(
+                groups, "accuracy", "Accuracy against time", "train_time"
+            ),
         ),
         ("epoch_time", bars.epoch_times(groups)),
     ]
@@ -69,17 +63,61 @@ def draw(groups):
     return drawn + of_paper, missing
 
 
+class UsageError(Exception):
+    """What the user asked for can't be done; the message is one line that says why."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UsageError(f"{message} (see --help)")
+
+
+def _run(arguments):
+    runs, skipped = find_runs(arguments.paths)
+    if not runs:
+        raise UsageError(_no_run(arguments.paths, skipped))
+    folder = Path(arguments.out) if arguments.out else _beside(runs)
+    groups = group_runs(runs)
+    with style.applied():
+        drawn, missing = draw(groups)
+        try:
+            written = _write(drawn, folder)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UsageError(
+                f"can't write into {folder}: {reason}; choose another --out"
+            ) from None
+    for path, reason in skipped:
+        _complain(f"skipped {path}: {reason}")
+    _report(groups, written, missing)
+
+
+def _no_run(paths, skipped):
+    if not skipped:
+        return (
+            f"no run under {', '.join(paths)}; give directories that train_cifar.py "
+            "has written"
+        )
+    path, reason = skipped[0]
+    others = f" (and {len(skipped) - 1} others)" if len(skipped) > 1 else ""
+    return (
+        f"no run to draw: {path}: {reason}{others}; give runs that have logged an "
+        "epoch at least"
+    )
+
+
 def _parser():
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=_PROGRAM,
         description="Draw loss, accuracy and time of training runs, and the paper's "
         "figures where their runs are there.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a run directory, a directory above some, or a log file",
+        help="a run directory, or a directory above some",
     )
     parser.add_argument(
         "--out", metavar="DIR", help="where to write (default: beside the runs)"
@@ -88,43 +126,40 @@ def _parser():
 
 
 def _beside(runs):
-    """The directory that all the runs lie in; None if that is the root of all."""
+    """The directory that all the runs lie in."""
     parents = [os.path.dirname(os.path.abspath(run.directory)) for run in runs]
     common = Path(os.path.commonpath(parents))
     if common == common.parent:
-        return None
+        raise UsageError("the runs have no directory in common; name one with --out")
     here = Path.cwd()
     return common.relative_to(here) if here in (common, *common.parents) else common
 
 
-def _numbered(name, figures):
-    """Name the pages of a figure: ``loss``, ``loss-2``, ..."""
-    return [
-        (name if page == 1 else f"{name}-{page}", figure)
-        for page, figure in enumerate(figures, start=1)
-    ]
-
-
 def _write(drawn, folder):
+    targets = [
+        (folder / f"{name}.{suffix}", figure, metadata)
+        for name, figure in drawn
+        for suffix, metadata in _METADATA.items()
+    ]
+    for target, _, _ in targets:
+        if target.exists() and _SIGNATURE not in target.read_bytes():
+            raise UsageError(
+                f"{target} is no figure of {_PROGRAM} and is not overwritten; move it "
+                "or choose another --out"
+            )
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, figure in drawn:
-        # Without a date the same runs give the same bytes.
-        for suffix, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
-            target = folder / f"{name}.{suffix}"
-            _save(figure, target, format=suffix, metadata=metadata)
-            written.append(target)
-    return written
+    for target, figure, metadata in targets:
+        _save(figure, target, metadata)
+    return [target for target, _, _ in targets]
 
 
-def _save(figure, target, **options):
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+def _save(figure, target, metadata):
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     try:
-        figure.savefig(temporary, dpi=_DPI, **options)
+        figure.savefig(temporary, dpi=_DPI, metadata=metadata)
         os.replace(temporary, target)
     finally:
-        if temporary.exists():
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def _report(groups, written, missing):
@@ -139,9 +174,8 @@ def _report(groups, written, missing):
         _say(f"wrote {png} and {pdf.name}")
 
 
-def _fail(message):
-    _say(f"{_PROGRAM}: {message}", sys.stderr)
-    return 2
+def _complain(message):
+    _say(f"{_PROGRAM}: {message}".replace("\n", "?"), sys.stderr)
 
 
 def _say(text, stream=None):

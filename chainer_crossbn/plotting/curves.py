@@ -26,7 +26,6 @@ QUANTITIES = {
 _TIME_UNITS = ((7200, 3600, "h"), (180, 60, "min"), (0, 1, "s"))
 
 _MOST_IN_ONE_PANEL = 4
-_PANELS_A_PAGE = 24
 _PANEL_INCHES = {1: (6.6, 3.7), 2: (4.1, 3.0), 3: (3.3, 2.4)}
 _MARKERS_A_LINE = 10
 _LIGHTEST = 0.5
@@ -34,22 +33,20 @@ _LIGHTEST = 0.5
 _LOSS_ROOM = 1.5
 
 
-def pages(groups, quantity, title, x="epoch"):
+def one_quantity(groups, quantity, title, x="epoch"):
     """Draw one quantity of all the groups, as small multiples where they are many.
 
     Args:
         groups (list): :class:`~chainer_crossbn.plotting.groups.Group` objects.
         quantity (str): ``"loss"`` or ``"accuracy"``.
-        title (str): Title of the figures.
+        title (str): Title of the figure.
         x (str): ``"epoch"`` or ``"train_time"``.
 
     Returns:
-        list: :class:`matplotlib.figure.Figure` objects, one a page of at most 24
-        panels.
+        matplotlib.figure.Figure: The figure.
     """
     panels = [(name, members, quantity) for name, members in _panels(groups)]
-    starts = range(0, len(panels), _PANELS_A_PAGE)
-    return [_figure(panels[i : i + _PANELS_A_PAGE], title, x) for i in starts]
+    return _figure(panels, title, x)
 
 
 def loss_and_accuracy(groups, title):
@@ -101,23 +98,29 @@ def _figure(panels, title, x):
     groups = list(dict.fromkeys(g for _, members, _ in panels for g in members))
     networks = _network_handles(groups, whole=panels[0][0] is None)
     across = _legend_columns(networks, columns * width)
-    below = 0.2 * (math.ceil(len(networks) / across) + 1) + 0.1
+    below = 0.2 * (math.ceil(len(networks) / across) + 1)
     figure = Figure(
         figsize=(columns * width, rows * height + below + 1.0), layout="constrained"
     )
-    figure.suptitle(style.plain(title))
+    figure.suptitle(title)
     grid = figure.add_gridspec(
         rows + 1, columns, height_ratios=[height] * rows + [below]
     )
-    unit = _time_unit(groups) if x == "train_time" else (1, None)
+    unit, x_label = _x_unit(groups, x)
     for index, (name, members, quantity) in enumerate(panels):
         ax = figure.add_subplot(grid[index // columns, index % columns])
-        _draw(ax, members, quantity, x, unit[0])
-        _finish(ax, groups, quantity)
-        _label(ax, name, QUANTITIES[quantity][0], _x_label(x, unit[1]))
-        first = index % columns == 0 or quantity != panels[index - 1][2]
-        last = index + columns >= len(panels)
-        _share(ax, x, groups, first, last)
+        _draw(ax, members, quantity, x, unit)
+        _set_limits(ax, groups, quantity, x)
+        ax.set_title(name, loc="left")
+        # Neighbours with the same axis share its labels.
+        if index % columns == 0 or quantity != panels[index - 1][2]:
+            ax.set_ylabel(QUANTITIES[quantity][0])
+        else:
+            ax.tick_params(labelleft=False)
+        if index + columns >= len(panels):
+            ax.set_xlabel(x_label)
+        elif x == "epoch":
+            ax.tick_params(labelbottom=False)
     _legends(figure.add_subplot(grid[rows, :]), networks, _key_handles(groups), across)
     caption(figure, groups, _notes(groups))
     return figure
@@ -162,52 +165,33 @@ def _shades(groups):
     return shades
 
 
-def _finish(ax, groups, quantity):
-    """Give all the panels of a quantity the same axis."""
-    _, train, test, factor = QUANTITIES[quantity]
-    curves = [group.curve(key) for group in groups for key in (train, test)]
-    highs = np.concatenate([high for _, _, _, high in curves]) * factor
-    highs = highs[~np.isnan(highs)]
-    if quantity == "accuracy":
-        top = math.ceil((np.max(highs, initial=0) + 2) / 10) * 10
-        ax.set_ylim(0, min(100, max(20, top)))
-        return
-    starts = [middle[~np.isnan(middle)][:1] for _, middle, _, _ in curves]
-    room = _LOSS_ROOM * np.median(np.concatenate(starts)) if len(highs) else 1
-    top = 1.05 * min(np.max(highs, initial=0), room)
-    ax.set_ylim(0, top if top > 0 else 1)
-
-
-def _share(ax, x, groups, first, last):
-    """Leave out the labels that a neighbouring panel with the same axis shows."""
-    if not first:
-        ax.set_ylabel(None)
-        ax.tick_params(labelleft=False)
+def _set_limits(ax, groups, quantity, x):
+    """Give all the panels of a quantity the same axes; times are each panel's own."""
     if x == "epoch":
         longest = max(run.epochs_done for group in groups for run in group.runs)
         ax.set_xlim(0, longest * 1.02)
         ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        ax.tick_params(labelbottom=last)
     else:
         ax.set_xlim(left=0)
-    if not last:
-        ax.set_xlabel(None)
+    _, train, test, factor = QUANTITIES[quantity]
+    curves = [group.curve(key) for group in groups for key in (train, test)]
+    highs = np.concatenate([high for _, _, _, high in curves]) * factor
+    highest = np.max(highs, initial=0, where=~np.isnan(highs))
+    if quantity == "accuracy":
+        ax.set_ylim(0, min(100, max(20, math.ceil((highest + 2) / 10) * 10)))
+    else:
+        starts = np.concatenate([mid[~np.isnan(mid)][:1] for _, mid, _, _ in curves])
+        room = _LOSS_ROOM * np.median(starts) if len(starts) else 0
+        ax.set_ylim(0, 1.05 * min(highest, room) or 1)
 
 
-def _label(ax, title, y, x):
-    ax.set_xlabel(x)
-    ax.set_ylabel(y)
-    if title is not None:
-        ax.set_title(style.plain(title), loc="left")
-
-
-def _x_label(x, unit):
-    return "Epoch" if x == "epoch" else f"Training time [{unit}]"
-
-
-def _time_unit(groups):
+def _x_unit(groups, x):
+    """Seconds in the unit of the x axis (1 for epochs), and the axis' label."""
+    if x == "epoch":
+        return 1, "Epoch"
     longest = max(run.train_time for group in groups for run in group.runs)
-    return next(unit[1:] for unit in _TIME_UNITS if longest >= unit[0])
+    seconds, name = next(unit[1:] for unit in _TIME_UNITS if longest >= unit[0])
+    return seconds, f"Training time [{name}]"
 
 
 def _network_handles(groups, whole):
@@ -264,7 +248,7 @@ def _notes(groups):
 def _exceptions(groups):
     """Say which runs stop early, and where a loss is no number."""
     early = [
-        f"{group.name} ({run.epochs_done} epochs)"
+        f"{group.name} ({style.setting('epoch', run.epochs_done)})"
         for group in groups
         for run in group.runs
         if not run.finished
@@ -283,4 +267,4 @@ def _listed(what, names):
         return ""
     shown = list(dict.fromkeys(names))
     more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
-    return f"{what}: {', '.join(shown[:4])}{more}"
+    return f"{what}: {'; '.join(shown[:4])}{more}"

@@ -7,8 +7,9 @@ import numpy as np
 from chainer_crossbn.plotting import style
 
 # Arguments that change neither what is learned nor what is compared. A seed is what
-# the runs of a group differ in; `threads` follows from the machine.
-_NOT_COMPARED = frozenset({"seed", "out", "name", "data", "threads"})
+# the runs of a group differ in; `threads` follows from the machine; what `gpu` and
+# `cpu` led to is recorded as the device.
+_NOT_COMPARED = frozenset({"seed", "out", "name", "data", "threads", "gpu", "cpu"})
 _CAPTION = ("dataset", "model", "width", "ranks", "train_size", "epoch", "lr")
 
 
@@ -56,27 +57,18 @@ class Group:
             numbers (NaN where there is none).
         """
         epochs = np.unique(np.concatenate([run.columns["epoch"] for run in self.runs]))
-        xs = [_middle(self._at(epoch, x))[0] for epoch in epochs]
-        ys = [_middle(self._at(epoch, key)) for epoch in epochs]
-        return (np.array(xs), *np.array(ys).T)
+        values = np.ma.masked_all((2, len(self.runs), len(epochs)))
+        for index, run in enumerate(self.runs):
+            places = np.searchsorted(epochs, run.columns["epoch"])
+            values[:, index, places] = run.columns[x], run.columns[key]
+        xs, ys = np.ma.masked_invalid(values)
+        taken = np.ma.median(xs, 0), np.ma.median(ys, 0), ys.min(0), ys.max(0)
+        return tuple(part.filled(np.nan) for part in taken)
 
     def middle(self, quantity):
         """Median, minimum and maximum over the seeds of a property of the runs."""
-        return _middle([getattr(run, quantity) for run in self.runs])
-
-    def _at(self, epoch, key):
-        return [
-            value
-            for run in self.runs
-            for value in run.columns[key][run.columns["epoch"] == epoch]
-        ]
-
-
-def _middle(values):
-    numbers = [value for value in values if not np.isnan(value)]
-    if not numbers:
-        return (np.nan,) * 3
-    return float(np.median(numbers)), min(numbers), max(numbers)
+        values = [getattr(run, quantity) for run in self.runs]
+        return float(np.median(values)), min(values), max(values)
 
 
 def settings_of(run):
@@ -136,20 +128,16 @@ def by_scale(groups, apart=()):
     return list(scales.values())
 
 
-def baseline(group, groups):
-    """The normalBN group that differs from ``group`` in the network only, or None."""
+def time_ratio(seconds, group, groups):
+    """Time per epoch as a multiple of normalBN's, or None where there is none.
+
+    The normalBN group is the one that differs from ``group`` in the network only.
+    """
     for other in groups:
         same = (other.batch, other.settings) == (group.batch, group.settings)
         if other.network == "normal" and same:
-            return other
+            return seconds / other.middle("epoch_time")[0]
     return None
-
-
-def time_ratio(seconds, group, groups):
-    """Time per epoch as a multiple of normalBN's, or None where there is none."""
-    normal = baseline(group, groups)
-    reference = normal.middle("epoch_time")[0] if normal else 0
-    return seconds / reference if reference > 0 else None
 
 
 def differences(groups):

@@ -74,14 +74,12 @@ def draw(groups):
     tables, reason = table2_scales(groups)
     missing += [f"{TABLE2.name} not drawn: {reason}"] if reason else []
     for name, members in zip(_names(TABLE2, tables), tables):
-        drawn.append((name, bars.total_times(members, PAPER_SECONDS, TABLE2.title)))
+        drawn.append((name, bars.total_times(members, TABLE2.title, PAPER_SECONDS)))
     return drawn, missing
 
 
 def table2_scales(groups):
     """Groups of finished runs that make up Table 2, a list for each scale.
-
-    Other networks at the same batch size and settings follow the paper's three.
 
     Returns:
         tuple: A list of lists of groups, and why it is empty (None if it is not).
@@ -92,21 +90,9 @@ def table2_scales(groups):
         if finished:
             complete.append(grouping.Group(finished))
     scales, reason = _scales(TABLE2, complete)
-    if not reason:
-        return [_with_others(scale, complete) for scale in scales], None
-    if not _scales(TABLE2, groups)[1]:
+    if reason and not _scales(TABLE2, groups)[1]:
         reason = "its runs are unfinished"
-    return [], reason
-
-
-def _with_others(scale, groups):
-    settings = grouping.identity(scale[0].settings)
-    return [
-        group
-        for group in groups
-        if group.batch == scale[0].batch
-        and grouping.identity(group.settings) == settings
-    ]
+    return scales, reason
 
 
 def _scales(paper, groups):

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +14,15 @@ TRAIN_ACCURACY = "train/main/accuracy"
 TEST_LOSS = "validation/main/loss"
 TEST_ACCURACY = "validation/main/accuracy"
 
-_CLOCKS = ("epoch", "train_time", "elapsed_time")
-_REQUIRED = (TEST_LOSS, TEST_ACCURACY)
-_OPTIONAL = (TRAIN_LOSS, TRAIN_ACCURACY)
+# What rises from one entry of the log to the next, and by how much at least.
+_CLOCKS = {"epoch": 1, "train_time": 1e-6, "elapsed_time": 1e-6}
+_LOSSES = (TRAIN_LOSS, TEST_LOSS)
 _ACCURACIES = (TRAIN_ACCURACY, TEST_ACCURACY)
 
 # A real log of thousands of epochs is far smaller; a server's log may be anything.
 _MAX_BYTES = 32 * 2**20
 _LARGEST_CLOCK = 1e12
 _LARGEST_LOSS = 1e30
-_REREADS = 5
-_REREAD_SECONDS = 0.1
 
 
 class BrokenRun(ValueError):
@@ -40,10 +37,10 @@ class Run:
         directory (pathlib.Path): The run directory.
         arguments (dict): The arguments of the run, as in ``args.json``.
         n_ranks (int): Number of MPI ranks.
-        device (str): Such as ``"cpu"``; empty where not recorded.
+        device (str): ``"CPU"`` or ``"GPU"``; empty where not recorded.
         dataset (dict): Name and checksum of the data; empty where not recorded.
         columns (dict): Key of the log -> float64 array with one value an epoch.
-            Losses and accuracies are NaN where the run has none.
+            Losses and accuracies may be NaN.
         finished (bool): Whether the run made all its epochs.
     """
 
@@ -101,7 +98,7 @@ def find_runs(paths):
     """Read every run under the given paths.
 
     Args:
-        paths: Run directories, directories above them, or log files.
+        paths: Run directories, directories above them, or files in a run directory.
 
     Returns:
         tuple: The list of :class:`Run`, sorted by directory, each once; and a list
@@ -112,10 +109,13 @@ def find_runs(paths):
     """
     skipped = []
     logs = {}
-    for path in map(Path, paths):
+    for path in paths:
         if not os.path.exists(path):
-            raise FileNotFoundError(f"{path}: no such file or directory")
-        for log in _logs_under(path, skipped):
+            raise FileNotFoundError(
+                f"{path}: no such file or directory; give run directories or "
+                "directories above them"
+            )
+        for log in _logs_under(Path(path), skipped):
             logs.setdefault(os.path.realpath(log), log)
     runs = []
     for log in sorted(logs.values()):
@@ -158,7 +158,7 @@ def read_run(log):
 
 def _logs_under(path, skipped):
     if not path.is_dir():
-        return [path.with_name("log") if path.name == "args.json" else path]
+        return [path.with_name("log")]
 
     def note(error):
         skipped.append((error.filename, _reason(error)))
@@ -178,23 +178,16 @@ def _logs_under(path, skipped):
 
 
 def _read_json(path):
-    """Parse a JSON file, once more where it was rewritten meanwhile."""
     content = _read_bytes(path)
-    for _ in range(_REREADS):
-        try:
-            return json.loads(content.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            problem = error
-        time.sleep(_REREAD_SECONDS)
-        before, content = content, _read_bytes(path)
-        if content == before:
-            break
     if not content.strip():
         raise BrokenRun(f"{path.name} is empty")
-    if isinstance(problem, json.JSONDecodeError):
-        where = f"{problem.msg}, line {problem.lineno}"
-        raise BrokenRun(f"{path.name} is not valid JSON ({where})")
-    raise BrokenRun(f"{path.name} is not valid JSON")
+    try:
+        return json.loads(content.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        where = f"{error.msg}, line {error.lineno}"
+        raise BrokenRun(f"{path.name} is not valid JSON ({where})") from None
+    except (ValueError, RecursionError):
+        raise BrokenRun(f"{path.name} is not valid JSON") from None
 
 
 def _read_bytes(path):
@@ -219,9 +212,8 @@ def _checked_record(record):
     arguments = record.get("arguments")
     if not isinstance(arguments, dict):
         raise BrokenRun("args.json has no arguments")
-    for name in ("bn", "model"):
-        if not isinstance(arguments.get(name), str) or not arguments[name]:
-            raise BrokenRun(f"args.json: argument {name!r} is missing or no name")
+    if not isinstance(arguments.get("bn"), str):
+        raise BrokenRun("args.json: argument 'bn' is missing or no name")
     if not _is_count(arguments.get("batchsize")):
         raise BrokenRun("args.json: argument 'batchsize' is missing or no count")
     if not _is_count(record.get("n_ranks")):
@@ -236,16 +228,17 @@ def _checked_columns(log):
         raise BrokenRun("log has no epoch yet")
     if not all(isinstance(entry, dict) for entry in log):
         raise BrokenRun("log has an entry that is no object")
-    columns = {key: _column(log, key) for key in _CLOCKS + _REQUIRED}
-    for key in _OPTIONAL:
-        present = [entry for entry in log if key in entry]
-        columns[key] = _column(log, key) if present else np.full(len(log), np.nan)
-    _check_clocks(columns)
+    columns = {key: _column(log, key) for key in (*_CLOCKS, *_LOSSES, *_ACCURACIES)}
+    for key, least in _CLOCKS.items():
+        values = columns[key]
+        if not np.all((values > 0) & (values < _LARGEST_CLOCK)):
+            raise BrokenRun(f"log: {key!r} is not a positive number in range")
+        if np.any(np.diff(values, prepend=0) < least):
+            raise BrokenRun(f"log: {key!r} does not rise from epoch to epoch")
     for key in _ACCURACIES:
-        values = columns[key][~np.isnan(columns[key])]
-        if np.any((values < 0) | (values > 1)):
+        if np.any((columns[key] < 0) | (columns[key] > 1)):
             raise BrokenRun(f"log: {key!r} is outside 0..1")
-    for key in (TRAIN_LOSS, TEST_LOSS):
+    for key in _LOSSES:
         columns[key][~(np.abs(columns[key]) < _LARGEST_LOSS)] = np.nan
     return columns
 
@@ -268,17 +261,6 @@ def _number(value, key):
         return float(value)
     except OverflowError:
         return math.inf
-
-
-def _check_clocks(columns):
-    for key in _CLOCKS:
-        values = columns[key]
-        if not np.all((values >= 0) & (values < _LARGEST_CLOCK)):
-            raise BrokenRun(f"log: {key!r} is not a number in range")
-        if np.any(np.diff(values) < 0):
-            raise BrokenRun(f"log: {key!r} falls")
-    if columns["epoch"][0] < 1 or np.any(np.diff(columns["epoch"]) < 1):
-        raise BrokenRun("log: 'epoch' does not count epochs")
 
 
 def _is_count(value):

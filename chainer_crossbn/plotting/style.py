@@ -6,18 +6,12 @@ from contextlib import contextmanager
 
 import matplotlib
 
-# The palette of Okabe and Ito, made to be told apart by colour-blind readers, less its
-# yellow (too pale on white), and two colours of Paul Tol's "muted" palette.
+# From the palette of Okabe and Ito, made to be told apart by colour-blind readers.
 _NETWORKS = {
     "none": ("noBN", "#000000"),
     "normal": ("normalBN", "#0072B2"),
     "multigpu": ("multigpuBN", "#D55E00"),
-    "chainer": ("Chainer's BN", "#56B4E9"),
-    "paper": ("paper's BN", "#E69F00"),
-    "chainermn": ("ChainerMN's BN", "#009E73"),
-    "layer": ("LayerNorm", "#CC79A7"),
-    "group": ("GroupNorm", "#882255"),
-    "weight": ("WeightNorm", "#999933"),
+    "chainer": ("Chainer's BN", "#009E73"),
 }
 _OTHER_COLOUR = "#888888"
 _MARKERS = {2: "v", 4: "s", 8: "^", 16: "D", 32: "P", 64: "o"}
@@ -101,7 +95,7 @@ def setting(name, value):
         return words if value else f"no {words}"
     if name in ("dataset", "model"):
         return _WORDS.get(str(value), clean(value))
-    number = f"{value:g}" if isinstance(value, float) else clean(value)
+    number = f"{value:.4g}" if isinstance(value, float) else clean(value)
     if name in _COUNTED and isinstance(value, int):
         one, many = _COUNTED[name]
         return f"{value:,} {one if value == 1 else many}"

@@ -48,21 +48,24 @@ def total_times_table(groups):
     """Total times beside the paper's Table 2.
 
     Args:
-        groups (list): Groups of finished runs of one scale, normalBN among them.
+        groups (list): Groups of finished runs of one scale, a network each.
 
     Returns:
         str: The table, without a newline at its end.
     """
-    normal = next(group for group in groups if group.network == "normal")
-    reference = normal.middle("total_time")[0]
+    ours = {group.network: group.middle("total_time")[0] for group in groups}
     rows = [("network", "total s", "ratio", "paper s", "paper ratio")]
-    for group in groups:
-        seconds = group.middle("total_time")[0]
-        row = [style.network_name(group.network), _decimal(seconds, 1)]
-        row.append(_decimal(_quotient(seconds, reference), 3))
-        theirs = PAPER_SECONDS.get(group.network)
-        ratio = theirs / PAPER_SECONDS["normal"] if theirs else None
-        rows.append((*row, str(theirs or "-"), _decimal(ratio, 3)))
+    for network, seconds in ours.items():
+        theirs = PAPER_SECONDS[network]
+        rows.append(
+            (
+                style.network_name(network),
+                _decimal(seconds, 1),
+                _decimal(seconds / ours["normal"], 3),
+                str(theirs),
+                _decimal(theirs / PAPER_SECONDS["normal"], 3),
+            )
+        )
     scale = grouping.common_scale(groups)
     return f"Table 2 ({scale})\n{_aligned(rows, left=(0,))}"
 
@@ -93,10 +96,6 @@ def _state(run):
     if run.nan_epoch is not None:
         states.append(f"NaN loss from epoch {run.nan_epoch}")
     return ", ".join(states)
-
-
-def _quotient(value, reference):
-    return value / reference if reference > 0 else None
 
 
 def _decimal(value, digits):
