@@ -2,21 +2,27 @@
 
 Each module here holds the same four functions on arrays of shape ``(n, c, s)``: n
 samples, c channels and s positions, whatever the layout was before. Statistics are
-float64 arrays of shape ``(c,)``.
+float64 arrays of shape ``(c,)``. All arithmetic is float64.
 """
-
-import importlib.util
 
 import numpy
 
-from chainer_crossbn.kernels import arrays
-
-if importlib.util.find_spec("numba"):
-    from chainer_crossbn.kernels import cpu
-else:
-    cpu = arrays
+from chainer_crossbn.kernels import cpu, gpu
 
 
 def of(x):
     """Return the module of kernels for the array ``x``."""
-    return cpu if isinstance(x, numpy.ndarray) else arrays
+    return cpu if isinstance(x, numpy.ndarray) else gpu
+
+
+def precompile(dtype=numpy.float32):
+    """Compile the kernels of the CPU for a dtype, which else happens when first used.
+
+    Args:
+        dtype: Of the arrays that are going to be normalized.
+    """
+    x, v = numpy.zeros((1, 1, 1), dtype), numpy.zeros(1)
+    cpu.sums(x)
+    cpu.normalize(x, v, v, v)
+    cpu.gradient_sums(x, x, v, v)
+    cpu.input_gradient(x, x, v, v, v, v, v)

@@ -1,7 +1,7 @@
 """The kernels for NumPy arrays, compiled by Numba: one pass over memory each.
 
-All arithmetic is float64, which memory bandwidth hides. ``reassoc`` lets the sums
-vectorize; rows are summed apart, so that rounding grows with the row, not the batch.
+``reassoc`` lets the sums vectorize; each row of s positions is summed apart first, so
+that rounding errors stay small.
 """
 
 import numba
@@ -10,11 +10,19 @@ import numpy
 _SUM = {"reassoc", "contract", "nsz", "arcp"}
 
 
-def _compiled(**options):
-    return numba.njit(cache=True, nogil=True, error_model="numpy", **options)
+def _compiled(fastmath):
+    options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+
+    def decorate(function):
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # no directory that the cache can be written into
+            return numba.njit(**options)(function)
+
+    return decorate
 
 
-@_compiled(fastmath=_SUM)
+@_compiled(_SUM)
 def _sums(x, sum_x, sum_xx):
     n, c, s = x.shape
     for i in range(n):
@@ -29,7 +37,7 @@ def _sums(x, sum_x, sum_xx):
             sum_xx[k] += b
 
 
-@_compiled(fastmath={"contract"})
+@_compiled({"contract"})
 def _normalize(x, mean, scale, shift, y):
     n, c, s = x.shape
     for i in range(n):
@@ -39,7 +47,7 @@ def _normalize(x, mean, scale, shift, y):
                 y[i, k, j] = (x[i, k, j] - m) * a + b
 
 
-@_compiled(fastmath=_SUM)
+@_compiled(_SUM)
 def _gradient_sums(x, gy, mean, sum_gy, sum_gy_d):
     n, c, s = x.shape
     for i in range(n):
@@ -55,7 +63,7 @@ def _gradient_sums(x, gy, mean, sum_gy, sum_gy_d):
             sum_gy_d[k] += b
 
 
-@_compiled(fastmath={"contract"})
+@_compiled({"contract"})
 def _input_gradient(x, gy, mean, slope, scale, mean_gy, gx):
     n, c, s = x.shape
     for i in range(n):
@@ -71,7 +79,7 @@ def _compilable(x):
 
 
 def sums(x):
-    """As :func:`chainer_crossbn.kernels.arrays.sums`."""
+    """As :func:`chainer_crossbn.kernels.gpu.sums`."""
     c = x.shape[1]
     sum_x, sum_xx = numpy.zeros(c), numpy.zeros(c)
     _sums(_compilable(x), sum_x, sum_xx)
@@ -79,7 +87,7 @@ def sums(x):
 
 
 def normalize(x, mean, scale, shift):
-    """As :func:`chainer_crossbn.kernels.arrays.normalize`."""
+    """As :func:`chainer_crossbn.kernels.gpu.normalize`."""
     source = _compilable(x)
     y = numpy.empty_like(source)
     _normalize(source, mean, scale, shift, y)
@@ -87,7 +95,7 @@ def normalize(x, mean, scale, shift):
 
 
 def gradient_sums(x, gy, mean, inv_std):
-    """As :func:`chainer_crossbn.kernels.arrays.gradient_sums`."""
+    """As :func:`chainer_crossbn.kernels.gpu.gradient_sums`."""
     c = x.shape[1]
     sum_gy, sum_gy_d = numpy.zeros(c), numpy.zeros(c)
     _gradient_sums(_compilable(x), _compilable(gy), mean, sum_gy, sum_gy_d)
@@ -95,7 +103,7 @@ def gradient_sums(x, gy, mean, inv_std):
 
 
 def input_gradient(x, gy, mean, inv_std, scale, mean_gy, mean_gy_x_hat):
-    """As :func:`chainer_crossbn.kernels.arrays.input_gradient`."""
+    """As :func:`chainer_crossbn.kernels.gpu.input_gradient`."""
     source = _compilable(x)
     gx = numpy.empty_like(source)
     _input_gradient(

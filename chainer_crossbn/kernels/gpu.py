@@ -1,0 +1,67 @@
+"""The kernels in array operations, for CuPy arrays (and any that NumPy's API fits)."""
+
+import numpy
+
+
+def _centred(x, mean):
+    return x.astype(numpy.float64) - mean[:, None]
+
+
+def sums(x):
+    """Sum the elements and their squares over n and s.
+
+    Args:
+        x: Array of shape (n, c, s), float16, float32 or float64.
+
+    Returns:
+        tuple: two float64 arrays of shape (c,).
+    """
+    v = x.astype(numpy.float64)
+    return v.sum(axis=(0, 2)), (v * v).sum(axis=(0, 2))
+
+
+def normalize(x, mean, scale, shift):
+    """Return ``(x - mean) * scale + shift`` in the dtype of ``x``.
+
+    Args:
+        x: Array of shape (n, c, s).
+        mean: float64 array of shape (c,).
+        scale: float64 array of shape (c,), gamma / sqrt(var + eps).
+        shift: float64 array of shape (c,), beta.
+    """
+    y = _centred(x, mean) * scale[:, None] + shift[:, None]
+    return y.astype(x.dtype, copy=False)
+
+
+def gradient_sums(x, gy, mean, inv_std):
+    """Sum ``gy`` and ``gy * x_hat`` over n and s, x_hat = (x - mean) * inv_std.
+
+    Args:
+        x: Array of shape (n, c, s).
+        gy: Array of shape (n, c, s), the gradient of the output.
+        mean: float64 array of shape (c,).
+        inv_std: float64 array of shape (c,).
+
+    Returns:
+        tuple: two float64 arrays of shape (c,).
+    """
+    g = gy.astype(numpy.float64)
+    sum_gy_d = (g * _centred(x, mean)).sum(axis=(0, 2))
+    return g.sum(axis=(0, 2)), sum_gy_d * inv_std
+
+
+def input_gradient(x, gy, mean, inv_std, scale, mean_gy, mean_gy_x_hat):
+    """Return ``scale * (gy - mean_gy - x_hat * mean_gy_x_hat)`` in the dtype of ``x``.
+
+    Args:
+        x: Array of shape (n, c, s).
+        gy: Array of shape (n, c, s), the gradient of the output.
+        mean: float64 array of shape (c,).
+        inv_std: float64 array of shape (c,).
+        scale: float64 array of shape (c,), gamma * inv_std.
+        mean_gy: float64 array of shape (c,), the mean of gy over the global batch.
+        mean_gy_x_hat: float64 array of shape (c,), likewise of gy * x_hat.
+    """
+    slope = inv_std * mean_gy_x_hat
+    g = _centred(gy, mean_gy) - _centred(x, mean) * slope[:, None]
+    return (g * scale[:, None]).astype(x.dtype, copy=False)
