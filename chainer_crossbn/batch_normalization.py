@@ -323,7 +323,9 @@ def cross_batch_normalization(
         decay (float): Share of the old running statistics that is kept.
         axis (int, tuple of int or None): Axes that are averaged over, ascending. By
             default the first one and all behind the channel axes.
-        name (str or None): Names the layer in errors; must be equal on all ranks.
+        name (str or None): Names the layer in errors and in the check that all ranks
+            reach the layers in the same order; must be equal on all ranks. Without
+            names, layers of equal shape can't be told apart.
 
     Returns:
         Variable: Same shape and dtype as ``x``.
@@ -334,7 +336,7 @@ def cross_batch_normalization(
 
     See :func:`chainer.functions.batch_normalization` for the function of one rank.
     """
-    name = name or "cross_batch_normalization"
+    name = name or f"cross_batch_normalization of shape {gamma.shape}"
     node = _CrossBatchNormalization(
         comm, eps, running_mean, running_var, decay, axis, name
     )
@@ -349,7 +351,8 @@ class CrossBatchNormalization(L.BatchNormalization):
 
     Takes the place of :class:`chainer.links.BatchNormalization`: same arguments but
     for ``comm``, same parameters, running statistics and serialized names, and on one
-    rank the same results. Running statistics are equal on all ranks. With
+    rank the same results, to the rounding that :func:`cross_batch_normalization` tells
+    of. Running statistics are equal on all ranks. With
     ``chainer.config.train`` off it normalizes by them and communicates nothing.
 
     Copies share the communicator. Pickles and snapshots leave it out: set ``comm`` on
@@ -373,7 +376,8 @@ class CrossBatchNormalization(L.BatchNormalization):
     Attributes:
         comm: The communicator.
         label (str): Names the layer in errors and in the check that all ranks reach
-            the layers in the same order; must be equal on all ranks.
+            the layers in the same order; must be equal on all ranks. By default the
+            links of a communicator are numbered as they are made; copies keep it.
     """
 
     def __init__(
@@ -405,12 +409,9 @@ class CrossBatchNormalization(L.BatchNormalization):
             initial_avg_var=initial_avg_var,
         )
         self.comm = comm
-        self._set_label()
-
-    def _set_label(self):
-        if self.comm is not None:
-            number = next(_created.setdefault(self.comm, itertools.count(1)))
-            self.label = f"CrossBatchNormalization #{number}"
+        self.label = type(self).__name__
+        if comm is not None:
+            self.label += f" #{next(_created.setdefault(comm, itertools.count(1)))}"
 
     def forward(self, x, finetune=False):
         """Normalize ``x``, by batch statistics in training and else by running ones.
@@ -424,13 +425,13 @@ class CrossBatchNormalization(L.BatchNormalization):
             Variable: Same shape and dtype as ``x``.
 
         Raises:
-            RuntimeError: If the link was unpickled and has no communicator.
+            RuntimeError: If the link has no communicator, as after unpickling.
         """
         if not chainer.config.train:
             return super().forward(x)
         if self.comm is None:
             raise RuntimeError(
-                f"{self.label} has no communicator, as pickles leave it out; "
+                f"{self.label} has no communicator (pickles leave it out); "
                 "set link.comm before training"
             )
         if self.avg_mean is None:
@@ -458,11 +459,6 @@ class CrossBatchNormalization(L.BatchNormalization):
             name=self.label,
         )
 
-    def copy(self, mode="share"):
-        copied = super().copy(mode)
-        copied._set_label()
-        return copied
-
     def __copy__(self):
         copied = self.__class__.__new__(self.__class__)
         copied.__dict__.update(self.__dict__)
@@ -474,7 +470,6 @@ class CrossBatchNormalization(L.BatchNormalization):
         copied = self.__copy__()
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        copied._set_label()
         return copied
 
     def __getstate__(self):

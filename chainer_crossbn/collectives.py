@@ -2,7 +2,7 @@
 
 All collectives of cross-GPU batch normalization are such sums. MPI leaves it undefined
 what happens when ranks bring vectors of different lengths (Open MPI overwrites memory),
-so no sum is started before its length is known to agree:
+so where there is an ``mpi_comm`` no sum is started before its length is known to agree:
 
 - The first time that a layer follows another, the ranks tell each other the layer,
   direction and size (:meth:`_MPIChannel._agree`). What was agreed gets a number.
@@ -14,9 +14,10 @@ so no sum is started before its length is known to agree:
 Waiting ends after ``CHAINER_CROSSBN_TIMEOUT`` seconds (default 300).
 """
 
+import functools
 import os
 import time
-import weakref
+import zlib
 from typing import NamedTuple
 
 import numpy
@@ -38,8 +39,8 @@ def sum_over_ranks(comm, vector, layer):
 
     Args:
         comm: ChainerMN communicator. One with ``mpi_comm`` is waited for with a time
-            limit and checked for the order of layers; for any other its ``allreduce``
-            is called.
+            limit and checked for the order of layers before each sum. Of any other the
+            ``allreduce`` is called, and the order is checked by what comes back.
         vector: float64 array of shape (m,), on CPU or GPU.
         layer: A string that names the layer and the direction, equal on all ranks.
 
@@ -53,7 +54,10 @@ def sum_over_ranks(comm, vector, layer):
     if comm.size == 1:
         return vector
     host = backend.CpuDevice().send(vector)
-    total = _channel(comm).sum(host, layer)
+    if hasattr(comm, "mpi_comm"):
+        total = _channel(comm.mpi_comm).sum(host, layer)
+    else:
+        total = _allreduce(comm, host, layer)
     return backend.get_device_from_array(vector).send(total)
 
 
@@ -78,36 +82,42 @@ def timeout():
 # Lets a rank that shares the core run.
 _yield_core = getattr(os, "sched_yield", lambda: time.sleep(0))
 
-_channels = weakref.WeakKeyDictionary()
+
+def _tagged(number, vector):
+    return numpy.concatenate([(number, number**2), vector])
 
 
-def _channel(comm):
-    if comm not in _channels:
-        kind = _MPIChannel if hasattr(comm, "mpi_comm") else _AllreduceChannel
-        _channels[comm] = kind(comm)
-    return _channels[comm]
+def _tags_agree(total, size):
+    return size * total[1] == total[0] ** 2
 
 
-def _tags_agree(tags, size):
-    return size * tags[1] == tags[0] ** 2
-
-
-class _AllreduceChannel:
+def _allreduce(comm, vector, layer):
     """The reference path: any communicator that has ``allreduce``."""
+    # 16 bits, so that the check is exact with up to a thousand ranks.
+    number = zlib.crc32(f"{layer} {vector.size}".encode()) & 0xFFFF
+    total = comm.allreduce(_tagged(number, vector))
+    if not _tags_agree(total, comm.size):
+        raise CollectiveError(
+            f"the ranks reached different layers: this one is at {layer}"
+        )
+    return total[2:]
 
-    def __init__(self, comm):
-        self._comm = weakref.proxy(comm)
-        self._numbers = {}
 
-    def sum(self, vector, layer):
-        number = self._numbers.setdefault(layer, len(self._numbers) + 1)
-        total = self._comm.allreduce(numpy.append([number, number**2], vector))
-        if not _tags_agree(total, self._comm.size):
-            raise CollectiveError(
-                f"the ranks reached different layers: rank {self._comm.rank} is at "
-                f"{layer}"
-            )
-        return total[2:]
+@functools.cache
+def _keyval():
+    # Imported here, as importing it starts MPI.
+    from mpi4py import MPI
+
+    return MPI.Comm.Create_keyval()
+
+
+def _channel(mpi_comm):
+    """Return the channel of an MPI communicator, which ChainerMN's may share."""
+    channel = mpi_comm.Get_attr(_keyval())
+    if channel is None:
+        channel = _MPIChannel(mpi_comm)
+        mpi_comm.Set_attr(_keyval(), channel)
+    return channel
 
 
 class _Place(NamedTuple):
@@ -119,13 +129,13 @@ class _Place(NamedTuple):
 
 
 class _MPIChannel:
-    """Non-blocking sums by ``mpi_comm``, checked for order and limited in time."""
+    """Non-blocking sums by MPI, checked for order and limited in time."""
 
-    def __init__(self, comm):
-        self._mpi_comm = comm.mpi_comm
-        self._size = comm.size
-        self._rank = comm.rank
-        self._others = [rank for rank in range(comm.size) if rank != comm.rank]
+    def __init__(self, mpi_comm):
+        self._mpi_comm = mpi_comm
+        self._size = mpi_comm.size
+        self._rank = mpi_comm.rank
+        self._others = [rank for rank in range(self._size) if rank != self._rank]
         self._timeout = timeout()
         self._turn = 0
         self._numbers = {}

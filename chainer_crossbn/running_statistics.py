@@ -2,6 +2,7 @@
 
 import chainer.links as L
 import numpy
+from chainer import backend
 
 
 def averaged(model, comm):
@@ -23,23 +24,27 @@ def averaged(model, comm):
     """
     if comm.size == 1 or not any(_differs(link, comm) for link in model.links()):
         return model
+    cpu = backend.CpuDevice()
     copied = model.copy()
     links = [link for link in copied.links() if _differs(link, comm)]
     local = []
     for link in links:
-        mean = link.xp.asarray(link.avg_mean, dtype=numpy.float64).ravel()
-        var = link.xp.asarray(link.avg_var, dtype=numpy.float64).ravel()
+        mean, var = (
+            cpu.send(v).astype(numpy.float64).ravel()
+            for v in (link.avg_mean, link.avg_var)
+        )
         local += [mean, var + mean * mean]
-    xp = links[0].xp
-    total = comm.allreduce(xp.concatenate(local)) / comm.size
+    # On the host, as MPI may not read the memory of GPUs.
+    total = comm.allreduce(numpy.concatenate(local)) / comm.size
     for link in links:
         c = link.avg_mean.size
         mean, square = total[:c], total[c : 2 * c]
         total = total[2 * c :]
-        var = xp.maximum(square - mean * mean, 0)
+        var = numpy.maximum(square - mean * mean, 0)
         shape, dtype = link.avg_mean.shape, link.avg_mean.dtype
-        link.avg_mean = mean.reshape(shape).astype(dtype)
-        link.avg_var = var.reshape(shape).astype(dtype)
+        link.avg_mean, link.avg_var = (
+            link.device.send(v.reshape(shape).astype(dtype)) for v in (mean, var)
+        )
     return copied
 
 

@@ -6,6 +6,7 @@ import pickle
 import chainer
 import chainer.functions as F
 import chainer.links as L
+import chainermn
 import numpy as np
 import pytest
 from reference import batch_normalization, error
@@ -183,12 +184,10 @@ def test_second_derivatives_equal_those_of_the_whole_batch(comm):
 
 
 def test_a_communicator_with_only_allreduce_gives_the_same(comm):
-    class Plain:
-        size, rank, allreduce = comm.size, comm.rank, staticmethod(comm.allreduce)
-
     x, gy, _, _, mine = case(comm, (3, 4), shares(comm, "unequal"), "float32", (3,))
     results = [
-        run(CrossBatchNormalization(3, c), x[mine], gy[mine]) for c in (comm, Plain())
+        run(CrossBatchNormalization(3, c), x[mine], gy[mine])
+        for c in (comm, only_allreduce(comm))
     ]
     for a, b in zip(*results):
         assert (a == b).all()
@@ -205,7 +204,7 @@ def test_copies_share_the_communicator_and_pickles_leave_it_out(comm):
         chain.copy(mode="copy")[0],
     ):
         assert copied.comm is comm
-        assert copied.label != link.label
+        assert copied.label == link.label
     loaded = pickle.loads(pickle.dumps(link))
     assert loaded.comm is None
     with pytest.raises(RuntimeError, match="set link.comm"):
@@ -214,9 +213,52 @@ def test_copies_share_the_communicator_and_pickles_leave_it_out(comm):
     loaded(np.zeros((2, 3), "float32"))
 
 
+def test_a_copy_on_one_rank_disturbs_no_other(comm):
+    link = CrossBatchNormalization(3, comm)
+    if comm.rank == 0:
+        copy.deepcopy(link)
+        link.copy()
+    CrossBatchNormalization(3, comm)(np.ones((2, 3), "float32"))
+
+
+def test_without_a_communicator_it_says_so(comm):
+    with pytest.raises(RuntimeError, match="set link.comm"):
+        CrossBatchNormalization(3, None)(np.ones((2, 3), "float32"))
+
+
+def test_communicators_may_share_an_mpi_communicator(comm):
+    links = [
+        CrossBatchNormalization(3, chainermn.create_communicator("naive"))
+        for _ in range(3)
+    ]
+    x = np.random.RandomState(comm.rank).randn(2, 3).astype("float32")
+    results = {link(x).array.tobytes() for _ in range(5) for link in links}
+    assert len(results) == 1
+
+
 def test_all_ranks_empty_is_an_error(comm):
     with pytest.raises(ValueError, match="empty"):
         CrossBatchNormalization(3, comm)(np.zeros((0, 3), "float32"))
+
+
+def only_allreduce(comm):
+    class Plain:
+        size, rank, allreduce = comm.size, comm.rank, staticmethod(comm.allreduce)
+
+    return Plain()
+
+
+@pytest.mark.parametrize("n_rounds", [0, 3])
+def test_another_order_is_an_error_with_allreduce_alone(comm, n_rounds):
+    plain = only_allreduce(comm)
+    links = [CrossBatchNormalization(3, plain) for _ in range(2)]
+    x = np.random.RandomState(comm.rank).randn(2, 3).astype("float32")
+    for _ in range(n_rounds):
+        links[1](links[0](x))
+    if comm.size == 1:
+        return
+    with pytest.raises(CollectiveError, match="this one is at"):
+        links[0 if comm.rank else 1](x)
 
 
 def test_another_order_on_one_rank_is_an_error_everywhere(comm):

@@ -176,3 +176,28 @@ def test_vgg16_has_the_layers_of_the_paper(comm):
     assert all(link.b is None for link in links if isinstance(link, L.Convolution2D))
     # a bias goes and two vectors come with each normalization
     assert sum(p.size for p in full.params()) == 33_638_218 + 4224
+
+
+def test_what_a_trainer_keeps_survives_a_snapshot(comm):
+    _, updater = trained(comm, "multigpu", 12 * comm.size, 4, 2)
+    saved = chainer.serializers.DictionarySerializer()
+    updater.serialize(saved)
+    rest = [next(updater.get_iterator("main")) for _ in range(4)]
+
+    _, other = trained(comm, "multigpu", 12 * comm.size, 4, 1)
+    other.serialize(chainer.serializers.NpzDeserializer(saved.target))
+    assert other.iteration == 2
+    assert (other.sums == updater.sums).all()
+    assert other.train_time == updater.train_time
+    for indices, total in rest:
+        its_indices, its_total = next(other.get_iterator("main"))
+        assert its_indices.tolist() == indices.tolist()
+        assert its_total == total
+
+    saved = chainer.serializers.DictionarySerializer()
+    statistics = EpochStatistics(comm)
+    statistics._previous_time = 7.0
+    statistics.serialize(saved)
+    other = EpochStatistics(comm)
+    other.serialize(chainer.serializers.NpzDeserializer(saved.target))
+    assert other._previous_time == 7.0
