@@ -3,11 +3,16 @@
 import argparse
 import math
 
-from chainer_crossbn import normalizers
+import chainer
+
+from chainer_crossbn import datasets, normalizers
 from chainer_crossbn.models import MODELS
 
-INITIALIZERS = ("he", "lecun", "glorot")
-DATASETS = ("cifar10", "cifar100", "synthetic")
+INITIALIZERS = {
+    "he": chainer.initializers.HeNormal,
+    "lecun": chainer.initializers.LeCunNormal,
+    "glorot": chainer.initializers.GlorotNormal,
+}
 COMMUNICATORS = ("naive", "flat", "pure_nccl", "non_cuda_aware")
 
 _REFERENCE_LR = 0.01
@@ -49,6 +54,13 @@ def _number(kind, low, high=math.inf, low_included=True):
     return convert
 
 
+def _add(group, *names, **options):
+    """Add an argument whose help tells its default, where that is a value."""
+    if options.get("default") is not None:
+        options["help"] += " (default: %(default)s)"
+    group.add_argument(*names, **options)
+
+
 def parse(argv=None):
     """Parse a command line.
 
@@ -67,64 +79,77 @@ def parse(argv=None):
         description="Train a network on all MPI ranks (mpiexec -n 8 python "
         "train_cifar.py --bn multigpu) and log loss, accuracy and time.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     count = _number(int, 1)
     positive = _number(float, 0, low_included=False)
     fraction = _number(float, 0, 1)
 
     model = parser.add_argument_group("network")
-    model.add_argument(
+    _add(
+        model,
         "--bn",
         choices=normalizers.NAMES,
         default="multigpu",
         help="normalization: none (noBN), normal (normalBN, each rank for itself), "
         "multigpu (multigpuBN, over all ranks), chainer (L.BatchNormalization)",
     )
-    model.add_argument(
-        "--model", choices=sorted(MODELS), default="vgg16", help="network"
+    _add(model, "--model", choices=sorted(MODELS), default="vgg16", help="network")
+    _add(model, "--width", type=count, default=64, help="channels of the first stage")
+    _add(
+        model,
+        "--fc-units",
+        type=count,
+        default=4096,
+        help="units of the hidden FC layers",
     )
-    model.add_argument(
-        "--width", type=count, default=64, help="channels of the first stage"
+    _add(
+        model,
+        "--dropout",
+        type=fraction,
+        default=0.0,
+        help="dropout ratio of the FC layers",
     )
-    model.add_argument(
-        "--fc-units", type=count, default=4096, help="units of the hidden FC layers"
-    )
-    model.add_argument(
-        "--dropout", type=fraction, default=0.0, help="dropout ratio of the FC layers"
-    )
-    model.add_argument(
-        "--init", choices=INITIALIZERS, default="he", help="initializer of the weights"
+    _add(
+        model,
+        "--init",
+        choices=sorted(INITIALIZERS),
+        default="he",
+        help="initializer of the weights",
     )
 
     training = parser.add_argument_group("training")
-    training.add_argument(
-        "--batchsize", "-b", type=count, default=64, help="images per rank and step"
+    _add(
+        training,
+        "--batchsize",
+        "-b",
+        type=count,
+        default=64,
+        help="images per rank and step",
     )
-    training.add_argument(
-        "--epoch", "-e", type=count, default=100, help="epochs to train"
-    )
-    training.add_argument(
+    _add(training, "--epoch", "-e", type=count, default=100, help="epochs to train")
+    _add(
+        training,
         "--lr",
         type=positive,
         help="base learning rate (default: 0.01 * sqrt(global batch / 512))",
     )
-    training.add_argument(
-        "--momentum", type=fraction, default=0.9, help="momentum of the SGD"
-    )
-    training.add_argument(
+    _add(training, "--momentum", type=fraction, default=0.9, help="momentum of the SGD")
+    _add(
+        training,
         "--weight-decay",
         type=_number(float, 0),
         default=5e-4,
         help="weight decay, on all parameters",
     )
-    training.add_argument(
+    _add(
+        training,
         "--lr-step",
         type=_number(int, 0),
         default=25,
         help="epochs after which the rate is halved, again and again; 0: never",
     )
-    training.add_argument(
+    _add(
+        training,
         "--seed",
         type=_number(int, 0, 2**32),
         default=0,
@@ -132,20 +157,26 @@ def parse(argv=None):
     )
 
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset", choices=DATASETS, default="cifar10", help="images")
-    data.add_argument(
+    _add(data, "--dataset", choices=datasets.NAMES, default="cifar10", help="images")
+    _add(
+        data,
         "--data",
         metavar="PATH",
         help="CIFAR archive (cifar-10-python.tar.gz), unpacked directory, or a "
         "directory that holds either (default: Chainer's cache, else download)",
     )
-    data.add_argument(
-        "--train-size", type=count, metavar="N", help="train on N images, balanced"
+    _add(
+        data,
+        "--train-size",
+        type=count,
+        metavar="N",
+        help="train on N images, balanced",
     )
-    data.add_argument(
-        "--test-size", type=count, metavar="N", help="test on N images, balanced"
+    _add(
+        data, "--test-size", type=count, metavar="N", help="test on N images, balanced"
     )
-    data.add_argument(
+    _add(
+        data,
         "--eval-train",
         type=count,
         metavar="N",
@@ -153,7 +184,8 @@ def parse(argv=None):
     )
 
     machine = parser.add_argument_group("machine")
-    machine.add_argument(
+    _add(
+        machine,
         "--communicator",
         choices=COMMUNICATORS,
         help="ChainerMN communicator (default: naive on CPUs, pure_nccl on GPUs)",
@@ -161,17 +193,17 @@ def parse(argv=None):
     device = machine.add_mutually_exclusive_group()
     device.add_argument("--gpu", action="store_true", help="one GPU per rank")
     device.add_argument("--cpu", action="store_true", help="no GPU")
-    machine.add_argument(
+    _add(
+        machine,
         "--threads",
         type=count,
         help="BLAS threads per rank (default: cores of the node / its ranks)",
     )
 
     output = parser.add_argument_group("output")
-    output.add_argument(
-        "--out", "-o", default="result", help="directory that gathers runs"
-    )
-    output.add_argument(
+    _add(output, "--out", "-o", default="result", help="directory that gathers runs")
+    _add(
+        output,
         "--name",
         help="directory of this run in --out (default: such as "
         "vgg16-multigpu-b64-r8-s0)",

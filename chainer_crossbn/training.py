@@ -15,19 +15,21 @@ from chainer.training import Trainer
 from chainer.training.extensions import ExponentialShift, LogReport, observe_lr
 from mpi4py import MPI
 
-from chainer_crossbn import arguments, console, datasets, normalizers, run_directory
+from chainer_crossbn import (
+    arguments,
+    collectives,
+    console,
+    datasets,
+    kernels,
+    normalizers,
+    run_directory,
+)
 from chainer_crossbn.arguments import UsageError
 from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator
 from chainer_crossbn.iterators import ShareIterator
 from chainer_crossbn.models import MODELS
 from chainer_crossbn.running_statistics import averaged
 from chainer_crossbn.updaters import GlobalUpdater, prime
-
-_INITIALIZERS = {
-    "he": chainer.initializers.HeNormal,
-    "lecun": chainer.initializers.LeCunNormal,
-    "glorot": chainer.initializers.GlorotNormal,
-}
 
 
 def main(argv=None):
@@ -51,7 +53,7 @@ def main(argv=None):
         # A rank that leaves early may take the others with it before the line is out.
         world.Barrier()
         return 2
-    except Exception:
+    except (Exception, KeyboardInterrupt):
         # Where all ranks fail alike, the lowest speaks and ends the others.
         time.sleep(0.3 * min(world.rank, 10))
         traceback.print_exc()
@@ -88,17 +90,19 @@ def run(argv, world):
     Raises:
         UsageError: On all ranks, before anything is written, if it can't be done.
     """
-    args = _on_rank_zero(world, lambda: arguments.parse(argv))
+    args = _on_rank_zero(world, lambda: _parse(argv))
     args.lr = args.lr or arguments.default_lr(args.batchsize * world.size)
-    args.name = args.name or (
-        f"{args.model}-{args.bn}-b{args.batchsize}-r{world.size}-s{args.seed}"
-    )
-    device, reason = _choose_device(args, world)
+    if args.name is None:
+        args.name = (
+            f"{args.model}-{args.bn}-b{args.batchsize}-r{world.size}-s{args.seed}"
+        )
+    node = world.Split_type(MPI.COMM_TYPE_SHARED)
+    device, reason = _choose_device(args, world, node)
     comm = chainermn.create_communicator(args.communicator, world)
     data = _on_rank_zero(world, lambda: _load_data(args))
     _check_sizes(args, data, world.size)
     path = _on_rank_zero(world, lambda: run_directory.create(args.out, args.name))
-    args.threads = args.threads or max(1, _cores() // comm.intra_size)
+    args.threads = args.threads or max(1, _count_cores(node) // node.size)
     with threadpoolctl.threadpool_limits(args.threads):
         device.use()
         details = _describe(data, comm, device)
@@ -106,6 +110,7 @@ def run(argv, world):
             run_directory.write_arguments(path, vars(args), details)
             print(f"device: {details['device']} ({reason})")
             print(f"run: {path}", flush=True)
+        _compile_kernels(node)
         trainer, model = _build(args, data, comm, device, path)
         trainer.run(show_loop_exception_msg=False)
         final = averaged(model, comm)
@@ -113,16 +118,25 @@ def run(argv, world):
             run_directory.write_model(path, final)
 
 
-def _choose_device(args, world):
+def _parse(argv):
+    args = arguments.parse(argv)
+    try:
+        collectives.timeout()
+    except ValueError as error:
+        raise UsageError(error) from None
+    return args
+
+
+def _choose_device(args, world, node):
     """Choose CPU or GPU, alike on all ranks, and the communicator that goes with it."""
-    node = world.Split_type(MPI.COMM_TYPE_SHARED)
     gpus = _count_gpus()
     enough = world.allreduce(gpus >= node.size, MPI.LAND)
     if args.gpu and not enough:
         found = world.allreduce(gpus, MPI.MIN)
+        seen = f"CuPy sees {found} GPUs" if cuda.available else "there is no CuPy"
         raise UsageError(
-            f"--gpu: CuPy sees {found} GPUs on a node with {node.size} ranks; start "
-            "fewer ranks on it or leave --gpu out"
+            f"--gpu: {seen} on a node with {node.size} ranks; start fewer ranks on it "
+            "or leave --gpu out"
         )
     if enough and not args.cpu:
         args.communicator = args.communicator or "pure_nccl"
@@ -145,10 +159,23 @@ def _count_gpus():
         return 0
 
 
-def _cores():
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+def _count_cores(node):
+    """Count the cores that the ranks of a node may use, which may be bound to some."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count()
+    return len(set().union(*node.allgather(os.sched_getaffinity(0))))
+
+
+def _compile_kernels(node):
+    """Compile what is compiled when first called, so that no step is timed with it.
+
+    One rank of each node does it first; the others find it on disk.
+    """
+    if node.rank == 0:
+        kernels.precompile()
+    node.Barrier()
+    if node.rank:
+        kernels.precompile()
 
 
 def _load_data(args):
@@ -187,7 +214,7 @@ def _build(args, data, comm, device, path):
         width=args.width,
         fc_units=args.fc_units,
         dropout=args.dropout,
-        initialW=_INITIALIZERS[args.init](),
+        initialW=arguments.INITIALIZERS[args.init](),
     )
     model.to_device(device)
     optimizer = chainermn.create_multi_node_optimizer(

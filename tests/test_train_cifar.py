@@ -206,7 +206,7 @@ def assert_refused(done, message):
         (("--seed", "-1"), "--seed: '-1' is not a whole number at least 0"),
         (("--epochs", "3"), "unrecognized arguments: --epochs 3"),
         (("--gpu", "--cpu"), "--cpu: not allowed with argument --gpu"),
-        (("--gpu",), "--gpu: CuPy sees 0 GPUs"),
+        (("--gpu",), "--gpu: (CuPy sees 0 GPUs|there is no CuPy) on a node"),
         (("--communicator", "flat"), "--communicator flat needs GPUs"),
         (("--batchsize", "22"), "2 ranks x 22 images .* 42 training images"),
         (("--eval-train", "43"), "--eval-train 43 is more than the 42"),
@@ -214,6 +214,7 @@ def assert_refused(done, message):
         (("--train-size", "9999999"), "--train-size: 9999999 images"),
         (("--data", "."), "--dataset synthetic reads no files"),
         (("--name", "a/b"), "--name 'a/b' is not the name of a directory"),
+        (("--name", ""), "--name '' is not the name of a directory"),
         (("--name", ".."), "--name '..' is not the name of a directory"),
         (
             ("--dataset", "cifar10", "--data", "none/such"),
@@ -226,6 +227,13 @@ def test_bad_arguments(tmp_path, flags, message):
     out = tmp_path / "result"
     assert_refused(train(2, *SMALL, *SYNTHETIC, "--out", out, *flags), message)
     assert not out.exists()
+
+
+def test_bad_time_limit(tmp_path):
+    env = {"CHAINER_CROSSBN_TIMEOUT": "soon"}
+    done = train(2, *SMALL, *SYNTHETIC, "--out", tmp_path / "result", env=env)
+    assert_refused(done, "CHAINER_CROSSBN_TIMEOUT is 'soon'; set it to seconds")
+    assert not (tmp_path / "result").exists()
 
 
 def test_out_that_is_a_file(tmp_path):
@@ -257,6 +265,9 @@ def test_help():
     assert done.stderr == ""
 
 
+# Sent to one rank alone.
+INTERRUPT = "__import__('os').kill(__import__('os').getpid(), 2)"
+RAISE = "raise ArithmeticError('this rank has had enough')"
 FAILING = """
 import sys
 from mpi4py import MPI
@@ -266,7 +277,7 @@ update_core = updaters.GlobalUpdater.update_core
 
 def fail(updater):
     if updater.iteration == 2 and MPI.COMM_WORLD.rank in {ranks}:
-        raise ArithmeticError("this rank has had enough")
+        {failure}
     update_core(updater)
 
 updaters.GlobalUpdater.update_core = fail
@@ -274,10 +285,20 @@ sys.exit(training.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("ranks", [[0], [1], [2], [0, 1, 2]])
-def test_an_error_in_one_rank_ends_all_and_is_shown_once(tmp_path, ranks):
-    code = FAILING.replace("{ranks}", str(ranks))
+@pytest.mark.parametrize(
+    "ranks,failure,shown",
+    [
+        ([0], RAISE, "ArithmeticError: this rank has had enough"),
+        ([1], RAISE, "ArithmeticError: this rank has had enough"),
+        ([0, 1, 2], RAISE, "ArithmeticError: this rank has had enough"),
+        ([1], INTERRUPT, "KeyboardInterrupt"),
+    ],
+)
+def test_an_error_in_one_rank_ends_all_and_is_shown_once(
+    tmp_path, ranks, failure, shown
+):
+    code = FAILING.replace("{ranks}", str(ranks)).replace("{failure}", failure)
     done = mpiexec(3, "-c", code, *SMALL, *SYNTHETIC, "--out", tmp_path, timeout=60)
     assert done.returncode not in (0, 2)
-    assert done.stderr.count("ArithmeticError: this rank has had enough") == 1
+    assert done.stderr.count(f"\n{shown}") == 1
     assert done.stderr.count("Traceback") == 1
