@@ -345,10 +345,9 @@ def script(*arguments, **kwargs):
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         env={**env, "PYTHONPATH": str(PLOT.parent)},
-        capture_output=True,
         text=True,
         timeout=300,
-        **kwargs,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs},
     )
 
 
@@ -372,6 +371,15 @@ def test_script_loads_neither_chainer_nor_windows(tmp_path):
     # The same runs give the same bytes.
     assert plotting.main([str(tmp_path)]) == 0
     assert files(tmp_path) == before
+
+
+def test_script_whose_reader_ends(tmp_path):
+    write_run(tmp_path, "normal")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = script(PLOT, tmp_path, stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_script_fails_in_one_line(tmp_path):

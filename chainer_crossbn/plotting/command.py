@@ -35,6 +35,9 @@ def main(argv=None):
     except (UsageError, FileNotFoundError) as error:
         _complain(f"error: {error}")
         return 2
+    except BrokenPipeError:
+        # The reader has seen enough; Python flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -187,4 +190,4 @@ def _say(text, stream=None):
     )
     encoding = stream.encoding or "utf-8"
     shown = "\n".join(lines).encode(encoding, "backslashreplace")
-    print(shown.decode(encoding), file=stream)
+    print(shown.decode(encoding), file=stream, flush=True)
