@@ -29,6 +29,10 @@ export OMPI_ALLOW_RUN_AS_ROOT ?= 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM ?= 1
 endif
 
+# Two images a rank, where normalBN fails and multigpuBN does not.
+DEMO := --dataset synthetic --train-size 2000 --test-size 500 --epoch 4 --lr 0.004 \
+    --lr-step 1 --batchsize 2 --width 8 --fc-units 64
+
 .PHONY: help demo test lint venv clean
 
 help:
@@ -40,7 +44,14 @@ help:
 	@echo "PYTHON=python3.12 picks the Python (3.9 to 3.13), MPI=system the system's MPI."
 
 demo: venv
-	$(IN_VENV) python -m chainer_crossbn.demo
+	@export $(IN_VENV); out=result/demo; \
+	n=1; while [ -e $$out ]; do n=$$((n + 1)); out=result/demo-$$n; done; \
+	show() { echo; echo "$$ $$*"; "$$@"; }; \
+	for bn in none normal multigpu; do \
+	    show mpiexec -n 4 python train_cifar.py --bn $$bn $(DEMO) --out $$out \
+	        || exit; \
+	done; \
+	show python plot.py $$out
 
 test: lint
 	$(IN_VENV) python -m pytest
