@@ -55,9 +55,10 @@ def main(argv=None):
         return 2
     except (Exception, KeyboardInterrupt):
         # Where all ranks fail alike, the lowest speaks and ends the others.
-        time.sleep(0.3 * min(world.rank, 10))
-        traceback.print_exc()
-        sys.stderr.flush()
+        time.sleep(0.5 * min(world.rank, 8))
+        print(traceback.format_exc(), end="", file=sys.stderr, flush=True)
+        # The launcher drops what it has not passed on when it is told to abort.
+        time.sleep(0.3)
         world.Abort(1)
     return 0
 
