@@ -24,7 +24,7 @@ def extend(trainer):
     Args:
         trainer (chainer.training.Trainer): With a ``LogReport``.
     """
-    terminal = sys.stdout.isatty() or _launched_on_terminal()
+    terminal = _on_terminal()
     out = sys.stdout if terminal else _Plain(sys.stdout)
     trainer.extend(PrintReport(_TABLE, out=out), trigger=(1, "epoch"))
     if terminal:
@@ -42,17 +42,32 @@ class _Plain:
         self._stream.write(text.replace(_ERASE, ""))
 
 
-def _launched_on_terminal():
-    """Tell whether the launcher of the ranks, which pass their output on, has one."""
-    pid = os.getppid()
+def _on_terminal():
+    """Tell whether a person sees what is printed.
+
+    Where there is a launcher its own output counts: it gives the ranks pipes (MPICH) or
+    pseudo-terminals (Open MPI), and passes on what they print.
+    """
+    launcher = _launcher()
+    if launcher is None:
+        return sys.stdout.isatty()
     try:
-        while pid > 1:
+        return os.readlink(f"/proc/{launcher}/fd/1").startswith(_TERMINALS)
+    except OSError:  # a process of another user
+        return False
+
+
+def _launcher():
+    """Return the PID of the launcher, where it runs on this machine and has a name."""
+    pid = os.getppid()
+    while pid > 1:
+        try:
             with open(f"/proc/{pid}/stat") as file:
                 # "PID (NAME) STATE PARENT ...", where NAME may hold anything.
                 before, _, after = file.read().rpartition(")")
-            if before.partition("(")[2].startswith(_LAUNCHERS):
-                return os.readlink(f"/proc/{pid}/fd/1").startswith(_TERMINALS)
-            pid = int(after.split()[1])
-    except OSError:  # no /proc, or a process of another user
-        pass
-    return False
+        except OSError:  # no /proc
+            return None
+        if before.partition("(")[2].startswith(_LAUNCHERS):
+            return pid
+        pid = int(after.split()[1])
+    return None

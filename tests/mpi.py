@@ -1,6 +1,7 @@
 """Start programs on several MPI ranks."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +10,15 @@ ROOT = Path(__file__).resolve().parent.parent
 TRAIN = ROOT / "train_cifar.py"
 
 
-def mpiexec(n_ranks, *command, timeout=120, cwd=ROOT, env=None):
+def mpiexec(n_ranks, *command, timeout=120, cwd=ROOT, env=None, stdout=subprocess.PIPE):
     """Run ``python command...`` on some ranks.
 
     Returns:
-        subprocess.CompletedProcess: With text output. A hang ends in
-        ``subprocess.TimeoutExpired``.
+        subprocess.CompletedProcess: With text output, less what Open MPI's launcher
+        adds to a failure. A hang ends in ``subprocess.TimeoutExpired``.
     """
     launcher = Path(sys.executable).parent / "mpiexec"
-    return subprocess.run(
+    done = subprocess.run(
         [
             str(launcher if launcher.exists() else "mpiexec"),
             "-n",
@@ -34,10 +35,13 @@ def mpiexec(n_ranks, *command, timeout=120, cwd=ROOT, env=None):
             **(env or {}),
         },
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=timeout,
     )
+    done.stderr = re.sub(r"^-{70,}\n.*?^-{70,}\n", "", done.stderr, flags=re.M | re.S)
+    return done
 
 
 def run_tests(n_ranks, path, timeout=240):

@@ -1,9 +1,12 @@
 """``mpiexec -n P python train_cifar.py`` as a user sees it."""
 
+import contextlib
 import json
 import os
 import pickle
+import pty
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -17,9 +20,9 @@ SYNTHETIC = ("--dataset", "synthetic", "--train-size", 42, "--test-size", 21)
 TIMES = {"elapsed_time", "train_time", "images_per_second"}
 
 
-def train(n_ranks, *flags, env=None):
-    hidden = {"CUDA_VISIBLE_DEVICES": ""}
-    return mpiexec(n_ranks, TRAIN, *flags, env={**hidden, **(env or {})})
+def train(n_ranks, *flags, env=None, **options):
+    env = {"CUDA_VISIBLE_DEVICES": "", **(env or {})}
+    return mpiexec(n_ranks, TRAIN, *flags, env=env, **options)
 
 
 def read(run):
@@ -100,6 +103,27 @@ def test_console(two_ranks):
     table = [line.split() for line in lines[2:]]
     assert [row[0] for row in table] == ["epoch", "1", "2"]
     assert "\033" not in done.stdout
+
+
+def test_progress_is_shown_on_a_terminal_only(two_ranks, tmp_path):
+    assert "Estimated time to finish" not in two_ranks[1].stdout
+    terminal, its_end = pty.openpty()
+    shown = []
+
+    def read_terminal():
+        # Ends in an error once the other end is closed.
+        with contextlib.suppress(OSError):
+            while text := os.read(terminal, 1 << 16):
+                shown.append(text)
+
+    reader = threading.Thread(target=read_terminal)
+    reader.start()
+    done = train(2, *SMALL, *SYNTHETIC, "--out", tmp_path, stdout=its_end)
+    os.close(its_end)
+    reader.join(30)
+    os.close(terminal)
+    assert done.returncode == 0, done.stderr
+    assert b"Estimated time to finish" in b"".join(shown)
 
 
 def test_a_seed_gives_the_same_again(two_ranks, tmp_path):
