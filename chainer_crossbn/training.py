@@ -42,7 +42,8 @@ def main(argv=None):
         int: Exit status: 0, or 2 where the user asked for something that can't be done
         (said in one line on standard error, by rank 0).
 
-    An error in one rank ends the processes of all ranks with status 1.
+    An error in one rank ends the processes of all ranks with status 1, an interrupt
+    with status 130.
     """
     world = MPI.COMM_WORLD
     try:
@@ -53,14 +54,20 @@ def main(argv=None):
         # A rank that leaves early may take the others with it before the line is out.
         world.Barrier()
         return 2
-    except (Exception, KeyboardInterrupt):
-        # Where all ranks fail alike, the lowest speaks and ends the others.
-        time.sleep(0.5 * min(world.rank, 8))
-        print(traceback.format_exc(), end="", file=sys.stderr, flush=True)
-        # The launcher drops what it has not passed on when it is told to abort.
-        time.sleep(0.3)
-        world.Abort(1)
+    except KeyboardInterrupt:
+        _abort(world, "train_cifar.py: interrupted\n", 130)
+    except Exception:
+        _abort(world, traceback.format_exc(), 1)
     return 0
+
+
+def _abort(world, message, status):
+    """Say why and end all ranks; where they all fail alike, the lowest speaks."""
+    time.sleep(0.5 * min(world.rank, 8))
+    print(message, end="", file=sys.stderr, flush=True)
+    # The launcher drops what it has not passed on when it is told to abort.
+    time.sleep(0.3)
+    world.Abort(status)
 
 
 def _on_rank_zero(world, function):
@@ -134,10 +141,11 @@ def _choose_device(args, world, node):
     enough = world.allreduce(gpus >= node.size, MPI.LAND)
     if args.gpu and not enough:
         found = world.allreduce(gpus, MPI.MIN)
-        seen = f"CuPy sees {found} GPUs" if cuda.available else "there is no CuPy"
+        if not cuda.available:
+            raise UsageError("--gpu: CuPy is not installed; install it or use --cpu")
         raise UsageError(
-            f"--gpu: {seen} on a node with {node.size} ranks; start fewer ranks on it "
-            "or leave --gpu out"
+            f"--gpu: CuPy sees {found} GPUs on a node with {node.size} ranks; start "
+            "fewer ranks on it or use --cpu"
         )
     if enough and not args.cpu:
         args.communicator = args.communicator or "pure_nccl"

@@ -230,7 +230,7 @@ def assert_refused(done, message):
         (("--seed", "-1"), "--seed: '-1' is not a whole number at least 0"),
         (("--epochs", "3"), "unrecognized arguments: --epochs 3"),
         (("--gpu", "--cpu"), "--cpu: not allowed with argument --gpu"),
-        (("--gpu",), "--gpu: (CuPy sees 0 GPUs|there is no CuPy) on a node"),
+        (("--gpu",), "--gpu: CuPy (sees 0 GPUs|is not installed)"),
         (("--communicator", "flat"), "--communicator flat needs GPUs"),
         (("--batchsize", "22"), "2 ranks x 22 images .* 42 training images"),
         (("--eval-train", "43"), "--eval-train 43 is more than the 42"),
@@ -315,7 +315,7 @@ sys.exit(training.main(sys.argv[1:]))
         ([0], RAISE, "ArithmeticError: this rank has had enough"),
         ([1], RAISE, "ArithmeticError: this rank has had enough"),
         ([0, 1, 2], RAISE, "ArithmeticError: this rank has had enough"),
-        ([1], INTERRUPT, "KeyboardInterrupt"),
+        ([1], INTERRUPT, "train_cifar.py: interrupted"),
     ],
 )
 def test_an_error_in_one_rank_ends_all_and_is_shown_once(
@@ -324,5 +324,7 @@ def test_an_error_in_one_rank_ends_all_and_is_shown_once(
     code = FAILING.replace("{ranks}", str(ranks)).replace("{failure}", failure)
     done = mpiexec(3, "-c", code, *SMALL, *SYNTHETIC, "--out", tmp_path, timeout=60)
     assert done.returncode not in (0, 2)
-    assert done.stderr.count(f"\n{shown}") == 1
-    assert done.stderr.count("Traceback") == 1
+    lines = done.stderr.splitlines()
+    assert lines.count(shown) == 1
+    # And a traceback, unless it is an interrupt, but only one.
+    assert done.stderr.count("Traceback") == (failure == RAISE)
