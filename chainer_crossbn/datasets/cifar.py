@@ -229,7 +229,7 @@ def _read_archive(source, path, advice=None):
         notes = ()
         if _md5(path) != source.md5:
             notes = (
-                f"the MD5 sum of {shown} differs from that of the official "
+                f"{shown} is used, but its MD5 sum differs from that of the official "
                 f"{source.archive}",
             )
         with gzip.open(path) as stream:

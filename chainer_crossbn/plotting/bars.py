@@ -36,7 +36,7 @@ def epoch_times(groups):
         _epoch_bars(ax, scale)
         if len(scales) > 1:
             title = grouping.describe(scale[0], names)
-            ax.set_title(style.wrap(title, 6), loc="left")
+            ax.set_title(style.wrap(title, 4.6), loc="left")
     # Room for the longest bar's label.
     axes[-1].set_xlim(0, 1.25 * max(g.middle("epoch_time")[2] for g in groups))
     axes[-1].set_xlabel("Training time per epoch [s]")
