@@ -29,7 +29,7 @@ export OMPI_ALLOW_RUN_AS_ROOT ?= 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM ?= 1
 endif
 
-# Two images a rank, where normalBN fails and multigpuBN does not.
+# Two images a rank, where normalBN falls behind.
 DEMO := --dataset synthetic --train-size 2000 --test-size 500 --epoch 4 --lr 0.004 \
     --lr-step 1 --batchsize 2 --width 8 --fc-units 64
 
