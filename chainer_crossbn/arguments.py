@@ -6,6 +6,7 @@ import math
 import chainer
 
 from chainer_crossbn import datasets, normalizers
+from chainer_crossbn.command_line import Parser
 from chainer_crossbn.models import MODELS
 
 INITIALIZERS = {
@@ -19,10 +20,6 @@ _REFERENCE_LR = 0.01
 _REFERENCE_GLOBAL_BATCH = 512
 
 
-class UsageError(Exception):
-    """What the user asked for can't be done; the message is one line that says why."""
-
-
 def default_lr(global_batchsize):
     """Return the base learning rate of a global batch size, the same for all networks.
 
@@ -30,11 +27,6 @@ def default_lr(global_batchsize):
     for parallelizing convolutional neural networks", 2014).
     """
     return _REFERENCE_LR * math.sqrt(global_batchsize / _REFERENCE_GLOBAL_BATCH)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise UsageError(f"{message} (see --help)")
 
 
 def _number(kind, low, high=math.inf, low_included=True):
@@ -74,11 +66,10 @@ def parse(argv=None):
     Raises:
         UsageError: If an argument is unknown, of the wrong type or out of range.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="train_cifar.py",
         description="Train a network on all MPI ranks (mpiexec -n 8 python "
         "train_cifar.py --bn multigpu) and log loss, accuracy and time.",
-        allow_abbrev=False,
     )
     count = _number(int, 1)
     positive = _number(float, 0, low_included=False)

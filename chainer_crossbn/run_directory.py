@@ -9,7 +9,7 @@ import chainer
 import numpy
 
 from chainer_crossbn import __version__
-from chainer_crossbn.arguments import UsageError
+from chainer_crossbn.command_line import UsageError
 
 
 def create(out, name):

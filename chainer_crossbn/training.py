@@ -24,7 +24,7 @@ from chainer_crossbn import (
     normalizers,
     run_directory,
 )
-from chainer_crossbn.arguments import UsageError
+from chainer_crossbn.command_line import UsageError
 from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator
 from chainer_crossbn.iterators import ShareIterator
 from chainer_crossbn.models import MODELS

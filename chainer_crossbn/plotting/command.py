@@ -1,10 +1,10 @@
 """The command line: run directories in, figures and tables out."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
+from chainer_crossbn.command_line import Parser, UsageError
 from chainer_crossbn.plotting import bars, curves, papers, style, table
 from chainer_crossbn.plotting.groups import group_runs
 from chainer_crossbn.plotting.runs import find_runs
@@ -66,15 +66,6 @@ def draw(groups):
     return drawn + of_paper, missing
 
 
-class UsageError(Exception):
-    """What the user asked for can't be done; the message is one line that says why."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise UsageError(f"{message} (see --help)")
-
-
 def _run(arguments):
     runs, skipped = find_runs(arguments.paths)
     if not runs:
@@ -110,11 +101,10 @@ def _no_run(paths, skipped):
 
 
 def _parser():
-    parser = _Parser(
+    parser = Parser(
         prog=_PROGRAM,
         description="Draw loss, accuracy and time of training runs, and the paper's "
         "figures where their runs are there.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "paths",
