@@ -10,7 +10,6 @@ import chainer
 import chainermn
 import numpy
 import threadpoolctl
-from chainer.backends import cuda
 from chainer.training import Trainer
 from chainer.training.extensions import ExponentialShift, LogReport, observe_lr
 from mpi4py import MPI
@@ -20,6 +19,7 @@ from chainer_crossbn import (
     collectives,
     console,
     datasets,
+    devices,
     kernels,
     normalizers,
     run_directory,
@@ -105,12 +105,12 @@ def run(argv, world):
             f"{args.model}-{args.bn}-b{args.batchsize}-r{world.size}-s{args.seed}"
         )
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
-    device, reason = _choose_device(args, world, node)
+    device, reason = devices.choose(args, world, node)
     comm = chainermn.create_communicator(args.communicator, world)
     data = _on_rank_zero(world, lambda: _load_data(args))
     _check_sizes(args, data, world.size)
     path = _on_rank_zero(world, lambda: run_directory.create(args.out, args.name))
-    args.threads = args.threads or max(1, _count_cores(node) // node.size)
+    args.threads = args.threads or max(1, devices.count_cores(node) // node.size)
     with threadpoolctl.threadpool_limits(args.threads):
         device.use()
         details = _describe(data, comm, device)
@@ -133,46 +133,6 @@ def _parse(argv):
     except ValueError as error:
         raise UsageError(error) from None
     return args
-
-
-def _choose_device(args, world, node):
-    """Choose CPU or GPU, alike on all ranks, and the communicator that goes with it."""
-    gpus = _count_gpus()
-    enough = world.allreduce(gpus >= node.size, MPI.LAND)
-    if args.gpu and not enough:
-        found = world.allreduce(gpus, MPI.MIN)
-        if not cuda.available:
-            raise UsageError("--gpu: CuPy is not installed; install it or use --cpu")
-        raise UsageError(
-            f"--gpu: CuPy sees {found} GPUs on a node with {node.size} ranks; start "
-            "fewer ranks on it or use --cpu"
-        )
-    if enough and not args.cpu:
-        args.communicator = args.communicator or "pure_nccl"
-        return chainer.get_device(f"@cupy:{node.rank}"), "a GPU for each rank"
-    args.communicator = args.communicator or "naive"
-    if args.communicator != "naive":
-        raise UsageError(
-            f"--communicator {args.communicator} needs GPUs; on CPUs leave it out"
-        )
-    reason = "CuPy sees no GPU for each rank" if cuda.available else "there is no CuPy"
-    return chainer.get_device("@numpy"), "--cpu" if args.cpu else reason
-
-
-def _count_gpus():
-    if not cuda.available:
-        return 0
-    try:
-        return cuda.cupy.cuda.runtime.getDeviceCount()
-    except cuda.cupy.cuda.runtime.CUDARuntimeError:  # no driver, or no device
-        return 0
-
-
-def _count_cores(node):
-    """Count the cores that the ranks of a node may use, which may be bound to some."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count()
-    return len(set().union(*node.allgather(os.sched_getaffinity(0))))
 
 
 def _compile_kernels(node):

@@ -1,0 +1,66 @@
+"""What this machine has for the ranks to compute on."""
+
+import os
+
+import chainer
+from chainer.backends import cuda
+from mpi4py import MPI
+
+from chainer_crossbn.command_line import UsageError
+
+
+def choose(args, world, node):
+    """Choose CPU or GPU, alike on all ranks, and the communicator that goes with it.
+
+    Args:
+        args (argparse.Namespace): With ``gpu``, ``cpu`` and ``communicator``, which is
+            set where it is ``None``.
+        world (mpi4py.MPI.Comm): All ranks, which call this together.
+        node (mpi4py.MPI.Comm): Those on the same machine.
+
+    Returns:
+        tuple: The :class:`chainer.backend.Device` of this rank and, in words, why.
+
+    Raises:
+        UsageError: On all ranks, if what was asked for is not there.
+    """
+    gpus = _count_gpus()
+    enough = world.allreduce(gpus >= node.size, MPI.LAND)
+    if args.gpu and not enough:
+        found = world.allreduce(gpus, MPI.MIN)
+        if not cuda.available:
+            raise UsageError("--gpu: CuPy is not installed; install it or use --cpu")
+        raise UsageError(
+            f"--gpu: CuPy sees {found} GPUs on a node with {node.size} ranks; start "
+            "fewer ranks on it or use --cpu"
+        )
+    if enough and not args.cpu:
+        args.communicator = args.communicator or "pure_nccl"
+        return chainer.get_device(f"@cupy:{node.rank}"), "a GPU for each rank"
+    args.communicator = args.communicator or "naive"
+    if args.communicator != "naive":
+        raise UsageError(
+            f"--communicator {args.communicator} needs GPUs; on CPUs leave it out"
+        )
+    reason = "CuPy sees no GPU for each rank" if cuda.available else "there is no CuPy"
+    return chainer.get_device("@numpy"), "--cpu" if args.cpu else reason
+
+
+def _count_gpus():
+    if not cuda.available:
+        return 0
+    try:
+        return cuda.cupy.cuda.runtime.getDeviceCount()
+    except cuda.cupy.cuda.runtime.CUDARuntimeError:  # no driver, or no device
+        return 0
+
+
+def count_cores(node):
+    """Count the cores that the ranks of a node may use, which may be bound to some.
+
+    Args:
+        node (mpi4py.MPI.Comm): The ranks on this machine, which call this together.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count()
+    return len(set().union(*node.allgather(os.sched_getaffinity(0))))
