@@ -29,7 +29,10 @@ def choose(args, world, node):
     if args.gpu and not enough:
         found = world.allreduce(gpus, MPI.MIN)
         if not cuda.available:
-            raise UsageError("--gpu: CuPy is not installed; install it or use --cpu")
+            raise UsageError(
+                "--gpu: Chainer finds no working CuPy; install it with its CUDA "
+                "libraries or use --cpu"
+            )
         raise UsageError(
             f"--gpu: CuPy sees {found} GPUs on a node with {node.size} ranks; start "
             "fewer ranks on it or use --cpu"
@@ -42,8 +45,13 @@ def choose(args, world, node):
         raise UsageError(
             f"--communicator {args.communicator} needs GPUs; on CPUs leave it out"
         )
-    reason = "CuPy sees no GPU for each rank" if cuda.available else "there is no CuPy"
-    return chainer.get_device("@numpy"), "--cpu" if args.cpu else reason
+    if args.cpu:
+        reason = "--cpu"
+    elif cuda.available:
+        reason = "CuPy sees no GPU for each rank"
+    else:
+        reason = "Chainer finds no working CuPy"
+    return chainer.get_device("@numpy"), reason
 
 
 def _count_gpus():
