@@ -134,7 +134,5 @@ def _seconds(seconds):
 
 
 def _of_seeds(groups):
-    counts = sorted({group.count for group in groups})
-    if counts == ["1 seed"]:
-        return ""
-    return f"; median of {' or '.join(counts)}, whisker: their range"
+    median = grouping.median_of(groups)
+    return f"; {median}, whisker: their range" if median else ""

@@ -122,7 +122,8 @@ def _figure(panels, title, x):
         elif x == "epoch":
             ax.tick_params(labelbottom=False)
     _legends(figure.add_subplot(grid[rows, :]), networks, _key_handles(groups), across)
-    caption(figure, groups, _notes(groups))
+    median = grouping.median_of(groups)
+    caption(figure, groups, [f"line: {median}; band: their range"] if median else [])
     return figure
 
 
@@ -235,14 +236,6 @@ def _legends(ax, networks, keys, across):
 def _legend_columns(handles, width):
     longest = max(len(handle.get_label()) for handle in handles)
     return max(1, min(len(handles), int(width / (0.075 * longest + 0.55))))
-
-
-def _notes(groups):
-    notes = []
-    counts = sorted({group.count for group in groups})
-    if counts != ["1 seed"]:
-        notes.append(f"line: median of {' or '.join(counts)}; band: their range")
-    return notes
 
 
 def _exceptions(groups):

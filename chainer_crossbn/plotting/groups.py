@@ -170,6 +170,12 @@ def common_scale(groups):
     return describe(groups[0], shared)
 
 
+def median_of(groups):
+    """Say what the groups' medians are taken over, or nothing where it is one seed."""
+    counts = sorted({group.count for group in groups})
+    return "" if counts == ["1 seed"] else f"median of {' or '.join(counts)}"
+
+
 def identity(value):
     """A string that is equal for equal JSON values."""
     return json.dumps(value, sort_keys=True)

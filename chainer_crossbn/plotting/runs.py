@@ -81,8 +81,8 @@ class Run:
     def epoch_time(self):
         """Seconds of training per epoch: the median over the epochs.
 
-        The median keeps the first epoch, which compiles and warms up, from
-        counting more in a short run than in a long one.
+        The median keeps the first epoch, which warms up, from counting more in a
+        short run than in a long one.
         """
         seconds = np.diff(self.columns["train_time"], prepend=0)
         return float(np.median(seconds / np.diff(self.columns["epoch"], prepend=0)))
