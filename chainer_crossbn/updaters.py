@@ -22,6 +22,22 @@ def as_input(images, device):
     return device.send(images).astype(dtype) / dtype.type(255)
 
 
+def batch_sums(logits, loss, labels):
+    """Return what adds up over batches and ranks.
+
+    Args:
+        logits (Variable): Shape (n, n_class).
+        loss (Variable): The mean loss, a scalar.
+        labels: int32 array of shape (n,), on the same device.
+
+    Returns:
+        float64 array of shape (3,): sum of losses, number of correct images, n.
+    """
+    n = len(labels)
+    correct = (logits.array.argmax(axis=1) == labels).sum()
+    return numpy.array([float(loss.array) * n, float(correct), n])
+
+
 class GlobalUpdater(StandardUpdater):
     """Takes steps that equal those of one rank with the whole global batch.
 
@@ -66,8 +82,7 @@ class GlobalUpdater(StandardUpdater):
             if parameter.grad is not None and not parameter.grad.flags.c_contiguous:
                 parameter.grad = parameter.xp.ascontiguousarray(parameter.grad)
         optimizer.update()
-        correct = (logits.array.argmax(axis=1) == labels).sum()
-        self.sums += [float(loss.array) * n, float(correct), n]
+        self.sums += batch_sums(logits, loss, labels)
         self.train_time += time.perf_counter() - started
 
     def take_sums(self):

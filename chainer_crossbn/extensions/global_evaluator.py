@@ -6,7 +6,7 @@ import numpy
 from chainer.training import extension
 
 from chainer_crossbn.running_statistics import averaged
-from chainer_crossbn.updaters import as_input
+from chainer_crossbn.updaters import as_input, batch_sums
 
 _BATCHSIZE = 100
 
@@ -56,6 +56,5 @@ class GlobalEvaluator(extension.Extension):
             t = self._device.send(labels[batch])
             logits = model(as_input(images[batch], self._device))
             loss = F.softmax_cross_entropy(logits, t)
-            correct = (logits.array.argmax(axis=1) == t).sum()
-            sums += [float(loss.array) * len(t), float(correct), len(t)]
+            sums += batch_sums(logits, loss, t)
         return sums
