@@ -118,7 +118,8 @@ def run(argv, world):
             run_directory.write_arguments(path, vars(args), details)
             print(f"device: {details['device']} ({reason})")
             print(f"run: {path}", flush=True)
-        _compile_kernels(node)
+        if device.xp is numpy:
+            _compile_kernels(node)
         trainer, model = _build(args, data, comm, device, path)
         trainer.run(show_loop_exception_msg=False)
         final = averaged(model, comm)
