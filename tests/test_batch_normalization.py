@@ -3,6 +3,8 @@
 import chainer_crossbn  # noqa: F401  makes Chainer importable
 
 # isort: split
+from functools import partial
+
 import chainer
 import chainer.links as L
 import chainermn
@@ -113,9 +115,7 @@ class TestGradients:
     def test_first(self, comm, shape, axis):
         inputs, gy = self.case(shape, axis)
         gradient_check.check_backward(
-            lambda x, gamma, beta: cross_batch_normalization(
-                x, gamma, beta, comm, axis=axis
-            ),
+            partial(cross_batch_normalization, comm=comm, axis=axis),
             inputs,
             gy,
             dtype=np.float64,
@@ -126,9 +126,7 @@ class TestGradients:
     def test_second(self, comm, shape, axis):
         inputs, gy = self.case(shape, axis)
         gradient_check.check_double_backward(
-            lambda x, gamma, beta: cross_batch_normalization(
-                x, gamma, beta, comm, axis=axis
-            ),
+            partial(cross_batch_normalization, comm=comm, axis=axis),
             inputs,
             gy,
             tuple(array(*v.shape, seed=4) for v in inputs),
