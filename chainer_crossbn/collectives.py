@@ -1,15 +1,17 @@
-"""Sum one small vector over the ranks of a communicator, and say where it went wrong.
+"""Reduce one small vector over the ranks of a communicator; say where it went wrong.
 
-All collectives of cross-GPU batch normalization are such sums. MPI leaves it undefined
-what happens when ranks bring vectors of different lengths (Open MPI overwrites memory),
-so where there is an ``mpi_comm`` no sum is started before its length is known to agree:
+All collectives of cross-GPU batch normalization are such all-reduces: of moments in the
+forward pass, of sums in the backward pass. MPI leaves it undefined what happens when
+ranks bring vectors of different lengths (Open MPI overwrites memory), so where there is
+an ``mpi_comm`` none is started before its length is known to agree:
 
 - The first time that a layer follows another, the ranks tell each other the layer,
   direction and size (:meth:`_MPIChannel._agree`). What was agreed gets a number.
-- After that, a layer that can only be followed by sums of one length is summed at
+- After that, a layer that can only be followed by vectors of one length is reduced at
   once. Its vector carries the agreed number ``t`` and ``t**2``: over P ranks,
   ``P * sum(t**2) == sum(t)**2`` holds (Cauchy-Schwarz) only when all numbers agree.
-- A rank that comes to anything else tells the others, who listen while they wait.
+- A rank that comes to anything else tells the others, who listen while they wait, and
+  look once more when they have their result.
 
 Waiting ends after ``CHAINER_CROSSBN_TIMEOUT`` seconds (default 300).
 """
@@ -22,6 +24,8 @@ from typing import NamedTuple
 
 import numpy
 from chainer import backend
+
+from chainer_crossbn.kernels import cpu
 
 DEFAULT_TIMEOUT = 300.0
 
@@ -54,11 +58,59 @@ def sum_over_ranks(comm, vector, layer):
     if comm.size == 1:
         return vector
     host = backend.CpuDevice().send(vector)
+    return backend.get_device_from_array(vector).send(_sum(comm, host, layer))
+
+
+def merge_moments(comm, count, mean, m2, layer):
+    """Merge the moments of the mini-batches of all ranks of a communicator.
+
+    Where the communicator has an ``mpi_comm``, pairs are merged inside the all-reduce
+    (:func:`chainer_crossbn.kernels.cpu.merge`), and the relative error of ``m2`` is
+    some 1e-16 * mean / std. Of any other, ``allreduce`` sums
+    ``[n, n * mean, m2 + n * mean**2]``, with an error of some 1e-16 * (mean / std)**2.
+
+    Args:
+        comm: As for :func:`sum_over_ranks`.
+        count (int): Elements of a channel on this rank, 0 if it has none.
+        mean: float64 array of shape (c,), their mean.
+        m2: float64 array of shape (c,), the sum of their squared deviations.
+        layer: As for :func:`sum_over_ranks`.
+
+    Returns:
+        tuple: count, mean and m2 of the global batch, equal on all ranks.
+
+    Raises:
+        CollectiveError: As :func:`sum_over_ranks`.
+    """
+    if comm.size == 1:
+        return count, mean, m2
+    host = backend.CpuDevice()
+    moments = numpy.concatenate([[count], host.send(mean), host.send(m2)])
+    total, mean_of_all, m2_of_all = _merge(comm, moments, layer)
+    device = backend.get_device_from_array(mean)
+    return int(total), device.send(mean_of_all), device.send(m2_of_all)
+
+
+def _sum(comm, vector, layer):
     if hasattr(comm, "mpi_comm"):
-        total = _channel(comm.mpi_comm).sum(host, layer)
-    else:
-        total = _allreduce(comm, host, layer)
-    return backend.get_device_from_array(vector).send(total)
+        return _channel(comm.mpi_comm).reduce(comm.mpi_comm, vector, layer)
+    return _allreduce(comm, vector, layer)
+
+
+def _merge(comm, moments, layer):
+    c = len(moments) // 2
+    if hasattr(comm, "mpi_comm"):
+        channel = _channel(comm.mpi_comm)
+        merged = channel.reduce(comm.mpi_comm, moments, layer, merging=True)
+        return merged[0], merged[1 : 1 + c], merged[1 + c :]
+    n, mean = moments[0], moments[1 : 1 + c]
+    moments[1 + c :] += n * mean * mean
+    moments[1 : 1 + c] *= n
+    total = _allreduce(comm, moments, layer)
+    mean = total[1 : 1 + c] / max(total[0], 1)
+    m2 = total[1 + c :] - total[0] * mean * mean
+    # Not max(0, m2): that would hide a NaN.
+    return total[0], mean, numpy.where(m2 < 0, 0, m2)
 
 
 def timeout():
@@ -105,10 +157,33 @@ def _allreduce(comm, vector, layer):
 
 @functools.cache
 def _keyval():
-    # Imported here, as importing it starts MPI.
+    # Imported here and below, as importing it starts MPI.
     from mpi4py import MPI
 
     return MPI.Comm.Create_keyval()
+
+
+@functools.cache
+def _merging():
+    """Return the MPI operation that adds tags and merges the moments behind them."""
+    from mpi4py import MPI
+
+    def merge(a, b, datatype):
+        a, b = numpy.frombuffer(a), numpy.frombuffer(b)
+        b[:2] += a[:2]
+        cpu.merge(a[2:], b[2:])
+
+    # It does commute, but then Open MPI 5 may pass parts around in a ring, which
+    # crashes it where one datum is the whole vector.
+    return MPI.Op.Create(merge, commute=False)
+
+
+@functools.cache
+def _whole(size):
+    """Return the MPI datatype of a vector that is not taken apart."""
+    from mpi4py import MPI
+
+    return MPI.DOUBLE.Create_contiguous(size).Commit()
 
 
 def _channel(mpi_comm):
@@ -121,7 +196,7 @@ def _channel(mpi_comm):
 
 
 class _Place(NamedTuple):
-    """Where a rank is: its how-many-th sum this is, of which layer, of what length."""
+    """Where a rank is: in which all-reduce of all, of which layer, of what length."""
 
     turn: int
     layer: str
@@ -129,7 +204,7 @@ class _Place(NamedTuple):
 
 
 class _MPIChannel:
-    """Non-blocking sums by MPI, checked for order and limited in time."""
+    """Non-blocking all-reduces by MPI, checked for order and limited in time."""
 
     def __init__(self, mpi_comm):
         self._mpi_comm = mpi_comm
@@ -145,7 +220,12 @@ class _MPIChannel:
         self._sent = []
         self._buffers = {}
 
-    def sum(self, vector, layer):
+    def reduce(self, mpi_comm, vector, layer, merging=False):
+        """Return the sum, or the merged moments, of the ranks' vectors.
+
+        ``mpi_comm`` is this channel's communicator, of which there may be several
+        Python objects.
+        """
         key = (layer, vector.size)
         place = _Place(self._turn, *key)
         followers = self._followers.setdefault(self._last, set())
@@ -156,9 +236,15 @@ class _MPIChannel:
         number = self._numbers[key]
         send, receive = self._buffers_of(vector.size)
         send[0], send[1], send[2:] = number, number**2, vector
-        request = self._mpi_comm.Iallreduce(send, receive)
+        if merging:
+            whole = _whole(len(send))
+            buffers = [send, 1, whole], [receive, 1, whole], _merging()
+        else:
+            buffers = send, receive
+        request = mpi_comm.Iallreduce(*buffers)
         self._wait(request.Test, place, lambda: self._mail_of(place.turn))
-        if not _tags_agree(receive, self._size):
+        self._read_mail()
+        if self._mail_of(place.turn) or not _tags_agree(receive, self._size):
             self._fail(place)
         self._forget_sent()
         self._last = key
@@ -194,13 +280,15 @@ class _MPIChannel:
 
     def _read_mail(self):
         """Take one place from each rank that has sent one."""
+        if not self._mpi_comm.iprobe(tag=_MAIL_TAG):
+            return
         for rank in self._others:
             if rank not in self._mail and self._mpi_comm.iprobe(rank, _MAIL_TAG):
                 mail = self._mpi_comm.recv(source=rank, tag=_MAIL_TAG)
                 self._mail[rank] = _Place(*mail)
 
     def _mail_of(self, turn):
-        # Mail of a later turn comes from a rank for which this sum is complete.
+        # Mail of a later turn comes from a rank for which this one is complete.
         return any(mail.turn <= turn for mail in self._mail.values())
 
     def _wait(self, done, place, failed):

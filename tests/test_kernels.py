@@ -40,12 +40,15 @@ def summed(v):
 @pytest.mark.parametrize("dtype", sorted(TOLERANCE))
 @pytest.mark.parametrize("shape", SHAPES)
 class TestKernels:
-    def test_sums(self, module, shape, dtype):
-        x, _, _ = case(shape, dtype)
-        results = module.sums(x)
-        for result, v in zip(results, (exact(x), exact(x) ** 2)):
-            assert result.dtype == np.float64
-            assert error(result, summed(v)) < 1e-14
+    @pytest.mark.parametrize("offset", [0, 1e4])
+    def test_moments(self, module, shape, dtype, offset):
+        x = case(shape, dtype)[0] + np.dtype(dtype).type(offset)
+        mean, m2 = module.moments(x)
+        count = max(shape[0] * shape[2], 1)
+        expected = exact(x).sum(axis=(0, 2)) / count
+        assert mean.dtype == m2.dtype == np.float64
+        assert error(mean, expected.astype(np.float64)) < 1e-15
+        assert error(m2, summed((exact(x) - exact(expected)) ** 2)) < 1e-12
 
     def test_normalize(self, module, shape, dtype):
         x, _, (mean, scale, shift, _, _) = case(shape, dtype)
@@ -71,12 +74,27 @@ class TestKernels:
         assert error(gx, expected) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("counts", [(3, 5), (0, 5), (5, 0), (0, 0), (1, 1)])
+def test_merge(counts):
+    state = np.random.RandomState(0)
+    parts = [state.randn(n, 4, 1) * 3 + 1000 for n in counts]
+    vectors = [np.concatenate([[len(part)], *cpu.moments(part)]) for part in parts]
+    whole = np.concatenate(parts)
+    expected = np.concatenate([[len(whole)], *cpu.moments(whole)])
+    merged = [v.copy() for v in vectors]
+    cpu.merge(vectors[0], merged[1])
+    cpu.merge(vectors[1], merged[0])
+    assert merged[0].tobytes() == merged[1].tobytes()
+    assert np.allclose(merged[0], expected, rtol=1e-12, atol=0)
+
+
 def test_precompile_covers_training():
     before = [len(f.signatures) for f in compiled()]
     kernels.precompile()
     after = [len(f.signatures) for f in compiled()]
     x, gy, (a, b, c, d, e) = case((2, 3, 4), "float32")
-    cpu.sums(x)
+    cpu.moments(x)
+    cpu.merge(np.zeros(3), np.zeros(3))
     cpu.normalize(x, a, b, c)
     cpu.gradient_sums(x, gy, a, b)
     cpu.input_gradient(x, gy, a, b, c, d, e)
@@ -85,4 +103,7 @@ def test_precompile_covers_training():
 
 
 def compiled():
-    return cpu._sums, cpu._normalize, cpu._gradient_sums, cpu._input_gradient
+    return (
+        *(cpu._moments, cpu._merge, cpu._normalize),
+        *(cpu._gradient_sums, cpu._input_gradient),
+    )

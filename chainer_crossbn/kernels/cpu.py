@@ -1,7 +1,8 @@
 """The kernels for NumPy arrays, compiled by Numba: one pass over memory each.
 
 ``reassoc`` lets the sums vectorize; each row of s positions is summed apart first, so
-that rounding errors stay small.
+that rounding errors stay small. Moments are sums about a pivot, the mean of the first
+row of the channel.
 """
 
 import numba
@@ -23,18 +24,52 @@ def _compiled(fastmath):
 
 
 @_compiled(_SUM)
-def _sums(x, sum_x, sum_xx):
+def _moments(x, mean, m2):
     n, c, s = x.shape
+    pivot = numpy.zeros(c)
+    if n * s:
+        for k in range(c):
+            for j in range(s):
+                pivot[k] += x[0, k, j]
+            pivot[k] /= s
     for i in range(n):
         for k in range(c):
+            p = pivot[k]
             a = 0.0
             b = 0.0
             for j in range(s):
-                v = numpy.float64(x[i, k, j])
-                a += v
-                b += v * v
-            sum_x[k] += a
-            sum_xx[k] += b
+                d = x[i, k, j] - p
+                a += d
+                b += d * d
+            mean[k] += a
+            m2[k] += b
+    if n * s:
+        for k in range(c):
+            shift = mean[k] / (n * s)
+            mean[k] = pivot[k] + shift
+            m2[k] -= shift * shift * (n * s)
+            # What rounding left below 0; a NaN stays.
+            if m2[k] < 0:
+                m2[k] = 0
+
+
+# No fastmath: all ranks must get the same bits, whichever of two comes first.
+@_compiled(False)
+def _merge(a, b):
+    n, m = a[0], b[0]
+    if n == 0:
+        return
+    if m == 0:
+        b[:] = a
+        return
+    total = n + m
+    weight = n * m / total
+    c = a.size // 2
+    for k in range(1, c + 1):
+        d = a[k] - b[k]
+        b[c + k] = a[c + k] + b[c + k] + d * d * weight
+        b[k] = (n * a[k] + m * b[k]) / total
+    b[0] = total
 
 
 @_compiled({"contract"})
@@ -78,12 +113,25 @@ def _compilable(x):
     return numpy.ascontiguousarray(x, numpy.float32 if x.dtype.char == "e" else x.dtype)
 
 
-def sums(x):
-    """As :func:`chainer_crossbn.kernels.gpu.sums`."""
+def moments(x):
+    """As :func:`chainer_crossbn.kernels.gpu.moments`."""
     c = x.shape[1]
-    sum_x, sum_xx = numpy.zeros(c), numpy.zeros(c)
-    _sums(_compilable(x), sum_x, sum_xx)
-    return sum_x, sum_xx
+    mean, m2 = numpy.zeros(c), numpy.zeros(c)
+    _moments(_compilable(x), mean, m2)
+    return mean, m2
+
+
+def merge(a, b):
+    """Merge the moments of two mini-batches, in place of the second.
+
+    Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
+    sample variances" (1979). Commutative to the bit.
+
+    Args:
+        a: float64 array of shape (1 + 2c,): count, means and M2 of c channels.
+        b: Likewise; gets the moments of both.
+    """
+    _merge(a, b)
 
 
 def normalize(x, mean, scale, shift):

@@ -7,17 +7,18 @@ def _centred(x, mean):
     return x.astype(numpy.float64) - mean[:, None]
 
 
-def sums(x):
-    """Sum the elements and their squares over n and s.
+def moments(x):
+    """Return mean and M2, the sum of ``(x - mean)**2``, over n and s.
 
     Args:
         x: Array of shape (n, c, s), float16, float32 or float64.
 
     Returns:
-        tuple: two float64 arrays of shape (c,).
+        tuple: two float64 arrays of shape (c,); zeros where n or s is 0.
     """
-    v = x.astype(numpy.float64)
-    return v.sum(axis=(0, 2)), (v * v).sum(axis=(0, 2))
+    count = max(x.shape[0] * x.shape[2], 1)
+    mean = x.astype(numpy.float64).sum(axis=(0, 2)) / count
+    return mean, (_centred(x, mean) ** 2).sum(axis=(0, 2))
 
 
 def normalize(x, mean, scale, shift):
