@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "CollectiveError": "collectives",
     "CrossBatchNormalization": "batch_normalization",
+    "create_cross_bn_model": "conversion",
     "cross_batch_normalization": "batch_normalization",
 }
 

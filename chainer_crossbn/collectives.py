@@ -301,10 +301,10 @@ class _MPIChannel:
                 if failed():
                     self._fail(place)
                 if time.monotonic() > deadline:
-                    self._fail(place, f" within {self._timeout:g} s")
+                    self._fail(place)
             _yield_core()
 
-    def _fail(self, place, late=""):
+    def _fail(self, place):
         """Tell where this rank is, hear where the others are, and raise an error."""
         self._tell(place)
         deadline = time.monotonic() + _LAST_WORDS_SECONDS
@@ -312,12 +312,19 @@ class _MPIChannel:
             self._read_mail()
             time.sleep(0.001)
         places = {**self._mail, self._rank: place}
+        time_limit = f"within {self._timeout:g} s (CHAINER_CROSSBN_TIMEOUT)"
+        if len(set(places.values())) > 1:
+            reason = "the ranks did not all reach the same layer"
+            silent = "was not heard of"
+        elif len(places) < self._size:
+            reason = f"the ranks did not all reach the same layer {time_limit}"
+            silent = "did not come"
+        else:
+            reason = f"the ranks did not reach this layer {time_limit} of each other"
         where = [
             f"rank {rank} is at {places[rank].layer} ({places[rank].size} numbers)"
             if rank in places
-            else f"rank {rank} did not come{late}"
+            else f"rank {rank} {silent}"
             for rank in range(self._size)
         ]
-        raise CollectiveError(
-            "the ranks did not all reach the same layer: " + "; ".join(where)
-        )
+        raise CollectiveError(f"{reason}: {'; '.join(where)}")

@@ -1,0 +1,186 @@
+"""create_cross_bn_model, on models however nested."""
+
+import chainer_crossbn  # noqa: F401  makes Chainer importable
+
+# isort: split
+import warnings
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import chainermn
+import numpy as np
+import pytest
+from chainermn.links import MultiNodeBatchNormalization
+
+from chainer_crossbn import CrossBatchNormalization, create_cross_bn_model
+
+
+@pytest.fixture(scope="module")
+def comm():
+    return chainermn.create_communicator("naive")
+
+
+class Block(chainer.Chain):
+    def __init__(self, bn):
+        super().__init__()
+        with self.init_scope():
+            self.linear = L.Linear(4, 4)
+            self.bn = bn
+        self.again = [self.bn]  # a second way to the same link
+
+    def forward(self, x):
+        return F.relu(self.again[0](self.linear(x)))
+
+
+class Wrapper(chainer.Chain):
+    def __init__(self, parts):
+        super().__init__()
+        with self.init_scope():
+            self.parts = parts
+
+    def forward(self, x):
+        return self.parts[0](x)
+
+
+def nested(comm):
+    return chainer.Sequential(
+        Block(L.BatchNormalization(4, decay=0.5, eps=0.1)),
+        F.relu,
+        chainer.Sequential(L.BatchNormalization(4, use_gamma=False), F.tanh),
+        Wrapper(chainer.ChainList(Block(L.BatchNormalization(4)))),
+        Block(MultiNodeBatchNormalization(4, comm)),
+        Block(CrossBatchNormalization(4, comm.split(comm.rank, 0))),
+    )
+
+
+def input_of(n=6, seed=0):
+    return np.random.RandomState(seed).randn(n, 4).astype("float32")
+
+
+def trained(model):
+    """Move running statistics and parameters away from where they start."""
+    optimizer = chainer.optimizers.SGD(0.1).setup(model)
+    for seed in range(3):
+        model.cleargrads()
+        F.sum(model(input_of(seed=seed)) ** 2).backward()
+        optimizer.update()
+    return model
+
+
+def values_of(model):
+    serializer = chainer.serializers.DictionarySerializer()
+    serializer.save(model)
+    return serializer.target
+
+
+def kinds_of(model):
+    return {path: type(link) for path, link in model.namedlinks()}
+
+
+def test_every_batch_normalization_is_replaced(comm):
+    model = trained(nested(comm))
+    before, kinds = values_of(model), kinds_of(model)
+    converted = create_cross_bn_model(model, comm)
+    norms = {
+        path: link
+        for path, link in converted.namedlinks()
+        if isinstance(link, CrossBatchNormalization)
+    }
+    assert len(norms) == 5
+    assert all(link.comm is comm for link in norms.values())
+    assert len({link.label for link in norms.values()}) == 5
+    assert all(link.label.endswith(f"at {path}") for path, link in norms.items())
+    # the original is as it was
+    assert kinds_of(model) == kinds
+    for name, value in values_of(model).items():
+        assert (value == before[name]).all()
+    # and the copy has its values and arguments, in arrays of its own
+    after = values_of(converted)
+    assert sorted(after) == sorted(before)
+    for name, value in before.items():
+        assert (after[name] == value).all(), name
+    assert (converted[0].bn.decay, converted[0].bn.eps) == (0.5, 0.1)
+    assert converted[2][0].gamma is None
+    trained(converted)
+    for name, value in values_of(model).items():
+        assert (value == before[name]).all(), name
+
+
+def test_all_ways_to_a_link_lead_to_the_new_one(comm):
+    shared = L.BatchNormalization(4)
+    model = chainer.Sequential(Block(shared), Block(shared))
+    converted = create_cross_bn_model(model, comm)
+    assert isinstance(converted[0].bn, CrossBatchNormalization)
+    assert converted[0].bn is converted[1].bn
+    assert converted[0].again[0] is converted[0].bn
+
+
+def test_it_computes_what_the_original_does(comm):
+    model = trained(
+        chainer.Sequential(
+            Block(L.BatchNormalization(4)), Block(L.BatchNormalization(4))
+        )
+    )
+    alone = comm.split(comm.rank, 0)
+    converted = create_cross_bn_model(model, alone)
+    for train in (True, False):
+        with chainer.using_config("train", train):
+            assert np.allclose(
+                model(input_of()).array, converted(input_of()).array, atol=1e-5
+            )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda comm: L.BatchNormalization(4),
+        lambda comm: L.BatchNormalization(axis=(0, 2)),
+        lambda comm: MultiNodeBatchNormalization(4, comm),
+        lambda comm: CrossBatchNormalization(4, comm),
+    ],
+)
+def test_a_link_alone(comm, make):
+    link = make(comm)
+    converted = create_cross_bn_model(link, comm)
+    assert type(converted) is CrossBatchNormalization
+    assert converted is not link
+    assert converted.axis == getattr(link, "axis", None)
+    converted(np.ones((2, 4, 3), "float32"))
+    assert converted.gamma.shape == (4,)
+
+
+def test_what_belongs_to_the_parameters_stays(comm):
+    model = Block(L.BatchNormalization(4))
+    chainer.optimizers.Adam().setup(model)
+    model.bn.gamma.update_rule.enabled = False
+    gamma = create_cross_bn_model(model, comm).bn.gamma
+    assert gamma.name == "gamma"
+    assert isinstance(gamma.update_rule, chainer.optimizers.adam.AdamRule)
+    assert not gamma.update_rule.enabled
+
+
+def test_others_are_left_alone_and_named(comm):
+    class MyNormalization(L.BatchNormalization):
+        pass
+
+    others = (
+        L.BatchRenormalization(4),
+        L.DecorrelatedBatchNormalization(4, groups=1),
+        MyNormalization(4),
+    )
+    model = chainer.ChainList(*others, L.GroupNormalization(2, 4), L.Linear(4, 4))
+    with pytest.warns(UserWarning) as caught:
+        converted = create_cross_bn_model(model, comm)
+    message = str(caught[0].message)
+    for path, link in zip(("/0", "/1", "/2"), others):
+        assert f"{path} ({type(link).__name__})" in message
+    assert "/3" not in message and "/4" not in message
+    assert kinds_of(converted) == kinds_of(model)
+
+
+def test_nothing_is_said_where_nothing_is_left(comm):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".* is experimental", FutureWarning)
+        create_cross_bn_model(nested(comm), comm)
