@@ -9,7 +9,6 @@ moments (count, means, M2) forward, two sums a channel backward.
 
 import copy
 import itertools
-import math
 import warnings
 import weakref
 
@@ -22,61 +21,16 @@ from chainer.utils import type_check
 
 from chainer_crossbn import kernels
 from chainer_crossbn.collectives import merge_moments, sum_over_ranks
+from chainer_crossbn.layout import Layout, check_axis
 
 
-class _Layout:
-    """Which axes of an array are channels, and its view of shape (n, c, s)."""
-
-    def __init__(self, ndim, channel_ndim, axis):
-        if axis is None:
-            axis = (0, *range(channel_ndim + 1, ndim))
-        self.axis = axis
-        self.key_axis = tuple(i for i in range(ndim) if i not in axis)
-        first, last = self.key_axis[0], self.key_axis[-1]
-        self._split = first, last + 1
-        self._order = None
-        if last - first + 1 != len(self.key_axis):
-            self._order = (*axis, *self.key_axis)
-            self._split = len(axis), ndim
-
-    def flatten(self, x):
-        """Return ``x`` as an array of shape (n, c, s), as a view where possible."""
-        if self._order:
-            x = x.transpose(self._order)
-        first, last = self._split
-        parts = x.shape[:first], x.shape[first:last], x.shape[last:]
-        return x.reshape([math.prod(part) for part in parts])
-
-    def restore(self, flat, shape):
-        """Return an array of shape (n, c, s) in the original shape."""
-        if not self._order:
-            return flat.reshape(shape)
-        moved = flat.reshape([shape[i] for i in self._order])
-        return moved.transpose(numpy.argsort(self._order))
-
-    def expand(self, v, ndim):
-        """Return the channel vector ``v`` so that it broadcasts over the array."""
-        return v[
-            tuple(slice(None) if i in self.key_axis else None for i in range(ndim))
-        ]
-
-
-def _check_axis(axis):
-    if axis is None:
-        return None
-    axis = (axis,) if isinstance(axis, int) else tuple(axis)
-    if any(a >= b for a, b in zip(axis, axis[1:])):
-        raise RuntimeError("numbers in axis must be sorted in ascending order")
-    return axis
-
-
-class _CrossBatchNormalization(function_node.FunctionNode):
+class CrossBatchNormalizationFunction(function_node.FunctionNode):
     def __init__(self, comm, eps, running_mean, running_var, decay, axis, name):
         self._comm = comm
         self._eps = eps
         self._running = running_mean, running_var
         self._decay = decay
-        self._axis = _check_axis(axis)
+        self._axis = check_axis(axis)
         self._name = name
 
     def check_type_forward(self, in_types):
@@ -91,7 +45,7 @@ class _CrossBatchNormalization(function_node.FunctionNode):
         )
         axis_ndim = 1 if self._axis is None else len(self._axis)
         type_check.expect(x.ndim >= gamma.ndim + axis_ndim)
-        layout = _Layout(
+        layout = Layout(
             type_check.eval(x.ndim), type_check.eval(gamma.ndim), self._axis
         )
         type_check.expect(gamma.ndim == len(layout.key_axis))
@@ -101,7 +55,7 @@ class _CrossBatchNormalization(function_node.FunctionNode):
     def forward(self, inputs):
         self.retain_inputs((0, 1))
         x, gamma, beta = inputs
-        self._layout = _Layout(x.ndim, gamma.ndim, self._axis)
+        self._layout = Layout(x.ndim, gamma.ndim, self._axis)
         flat = self._layout.flatten(x)
         self._count, self._mean, var = self._global_moments(flat)
         self._inv_std = 1 / (var + self._eps) ** 0.5
@@ -335,7 +289,7 @@ def cross_batch_normalization(
     See :func:`chainer.functions.batch_normalization` for the function of one rank.
     """
     name = name or f"cross_batch_normalization of shape {gamma.shape}"
-    node = _CrossBatchNormalization(
+    node = CrossBatchNormalizationFunction(
         comm, eps, running_mean, running_var, decay, axis, name
     )
     return node.apply((x, gamma, beta))[0]
@@ -444,7 +398,7 @@ class CrossBatchNormalization(L.BatchNormalization):
         elif finetune:
             self.N += 1
             decay = 1 - 1 / self.N
-        return cross_batch_normalization(
+        return self._normalize(
             x,
             gamma,
             beta,
@@ -456,6 +410,9 @@ class CrossBatchNormalization(L.BatchNormalization):
             axis=self.axis,
             name=self.label,
         )
+
+    # What training computes; comparators put their own in its place.
+    _normalize = staticmethod(cross_batch_normalization)
 
     def __copy__(self):
         copied = self.__class__.__new__(self.__class__)

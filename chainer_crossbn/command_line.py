@@ -1,6 +1,7 @@
-"""What the commands have in common: how they refuse what can't be done."""
+"""What the commands have in common: number arguments, and refusing in one line."""
 
 import argparse
+import math
 
 
 class UsageError(Exception):
@@ -15,3 +16,35 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         raise UsageError(f"{message} (see --help)")
+
+
+def number(kind, low, high=math.inf, low_included=True):
+    """Return an argument type that takes the numbers between two limits.
+
+    Args:
+        kind (type): ``int`` or ``float``.
+        low (float): Least value.
+        high (float): Values are below it.
+        low_included (bool): Whether ``low`` itself is taken.
+    """
+    limit = "at least" if low_included else "above"
+    expected = f"{limit} {low}" + ("" if high == math.inf else f" and below {high}")
+
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (low < value < high or (low_included and value == low)):
+            name = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {name} {expected}")
+        return value
+
+    return convert
+
+
+def add(group, *names, **options):
+    """Add an argument whose help tells its default, where that is a value."""
+    if options.get("default") is not None:
+        options["help"] += " (default: %(default)s)"
+    group.add_argument(*names, **options)

@@ -4,9 +4,19 @@ Models ask the object for every convolution, linear layer and normalization and 
 nothing else, so that one network can be compared under all normalizations.
 """
 
+import inspect
+import warnings
+
+import chainer
 import chainer.links as L
+from chainermn.links import MultiNodeBatchNormalization
 
 from chainer_crossbn.batch_normalization import CrossBatchNormalization
+from chainer_crossbn.comparators import (
+    LayerNormalization,
+    PaperBatchNormalization,
+    WeightNormalization,
+)
 
 
 class Normalization:
@@ -30,17 +40,45 @@ class Normalization:
         """
         return None
 
+    def prepare(self, model, x):
+        """Make a new model ready to train; all ranks call it together.
+
+        Args:
+            model (chainer.Link): What was built with this object.
+            x (array): This rank's images to look at, shape (N, 3, H, W).
+        """
+
 
 class CrossNormalization(Normalization):
-    """Batch normalization with the statistics of a communicator's ranks."""
+    """Batch normalization with the statistics of a communicator's ranks.
+
+    Args:
+        comm: ChainerMN communicator.
+        link: Class of the links, :class:`CrossBatchNormalization` or its comparator.
+        options: Further arguments of the links.
+    """
+
+    def __init__(self, comm, link=CrossBatchNormalization, **options):
+        self._comm = comm
+        self._link = link
+        self._options = options
+
+    def norm(self, channels, index, total):
+        link = self._link(channels, self._comm, **self._options)
+        link.label = f"normalization {index + 1} of {total} ({channels} channels)"
+        return link
+
+
+class ChainerMNNormalization(Normalization):
+    """ChainerMN's link, with the statistics of a communicator's ranks."""
 
     def __init__(self, comm):
         self._comm = comm
 
     def norm(self, channels, index, total):
-        link = CrossBatchNormalization(channels, self._comm)
-        link.label = f"normalization {index + 1} of {total} ({channels} channels)"
-        return link
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* is experimental", FutureWarning)
+            return MultiNodeBatchNormalization(channels, self._comm)
 
 
 class ChainerNormalization(Normalization):
@@ -50,21 +88,171 @@ class ChainerNormalization(Normalization):
         return L.BatchNormalization(channels)
 
 
-def _of_one_rank(comm):
-    return comm.split(comm.rank, 0)
+class PerImageNormalization(Normalization):
+    """Layer normalization: statistics of all units of one image."""
+
+    def norm(self, channels, index, total):
+        return LayerNormalization()
+
+    def prepare(self, model, x):
+        # The number of units is known once an image has come by.
+        _look_at(model, x[:1])
+
+
+class GroupNormalization(Normalization):
+    """Group normalization (Wu & He, 2018): statistics of some channels of one image.
+
+    Args:
+        groups (int): Groups of a layer, or the most below that divide its channels.
+    """
+
+    def __init__(self, groups):
+        self._groups = groups
+
+    def norm(self, channels, index, total):
+        groups = min(self._groups, channels)
+        while channels % groups:
+            groups -= 1
+        return L.GroupNormalization(groups, channels)
+
+
+class WeightNormalizer(Normalization):
+    """Weight normalization of convolutions and linear links, in place of layers.
+
+    Args:
+        comm: ChainerMN communicator, to initialize by a mini-batch of all its ranks, or
+            ``None`` to start from the lengths of the initial weights.
+    """
+
+    def __init__(self, comm):
+        self._comm = comm
+
+    def conv(self, *args, **kwargs):
+        return super().conv(*args, **kwargs).add_hook(WeightNormalization())
+
+    def linear(self, *args, **kwargs):
+        return super().linear(*args, **kwargs).add_hook(WeightNormalization())
+
+    def prepare(self, model, x):
+        if self._comm is None:
+            return
+        for link in model.links():
+            for hook in link.local_link_hooks.values():
+                if isinstance(hook, WeightNormalization):
+                    hook.initialize_from_next_batch(self._comm)
+        _look_at(model, x)
+
+
+class SomeLayers(Normalization):
+    """One normalization in the first or the last layers, another in the rest.
+
+    Args:
+        chosen (Normalization): Builds everything else as well.
+        rest (Normalization): For the other layers.
+        end (str): ``"front"`` or ``"back"``.
+        count (int): How many normalizations, in forward order, are the chosen one.
+    """
+
+    def __init__(self, chosen, rest, end, count):
+        self._chosen = chosen
+        self._rest = rest
+        self._end = end
+        self._count = count
+
+    def conv(self, *args, **kwargs):
+        return self._chosen.conv(*args, **kwargs)
+
+    def linear(self, *args, **kwargs):
+        return self._chosen.linear(*args, **kwargs)
+
+    def norm(self, channels, index, total):
+        place = index if self._end == "front" else total - 1 - index
+        kind = self._chosen if place < self._count else self._rest
+        return kind.norm(channels, index, total)
+
+    def prepare(self, model, x):
+        self._chosen.prepare(model, x)
+
+
+def _look_at(model, x):
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        model(x)
+
+
+def _none(comm):
+    return Normalization()
+
+
+def _normal(comm):
+    return CrossNormalization(comm.split(comm.rank, 0))
+
+
+def _multigpu(comm, bn_group_size=None):
+    return CrossNormalization(_group_of(comm, bn_group_size))
+
+
+def _paper(comm, bn_group_size=None, paper_allreduces=2, paper_backward="exact"):
+    return CrossNormalization(
+        _group_of(comm, bn_group_size),
+        PaperBatchNormalization,
+        n_allreduces=paper_allreduces,
+        backward=paper_backward,
+    )
+
+
+def _chainermn(comm, bn_group_size=None):
+    return ChainerMNNormalization(_group_of(comm, bn_group_size))
+
+
+def _chainer(comm):
+    return ChainerNormalization()
+
+
+def _layer(comm):
+    return PerImageNormalization()
+
+
+def _group(comm, groups=32):
+    return GroupNormalization(groups)
+
+
+def _weight(comm, weight_norm_init="norm"):
+    return WeightNormalizer(comm if weight_norm_init == "data" else None)
+
+
+def _group_of(comm, size):
+    return comm if size is None else comm.split(comm.rank // size, comm.rank)
 
 
 _FACTORIES = {
-    "none": lambda comm: Normalization(),
-    "normal": lambda comm: CrossNormalization(_of_one_rank(comm)),
-    "multigpu": CrossNormalization,
-    "chainer": lambda comm: ChainerNormalization(),
+    "none": _none,
+    "normal": _normal,
+    "multigpu": _multigpu,
+    "paper": _paper,
+    "chainermn": _chainermn,
+    "chainer": _chainer,
+    "layer": _layer,
+    "group": _group,
+    "weight": _weight,
 }
 
 NAMES = tuple(_FACTORIES)
 
+# Option -> default, for the names that take it.
+OPTIONS = {
+    name: {
+        option: parameter.default
+        for option, parameter in inspect.signature(factory).parameters.items()
+        if option != "comm"
+    }
+    for name, factory in _FACTORIES.items()
+}
 
-def create(name, comm):
+# Those that normalize layers, of which some can be chosen.
+OF_LAYERS = tuple(name for name in NAMES if name not in ("none", "weight"))
+
+
+def create(name, comm, layers=None, rest="normal", **options):
     """Create the normalization object of a name.
 
     All ranks of ``comm`` must call it together.
@@ -72,13 +260,26 @@ def create(name, comm):
     Args:
         name (str): ``none`` (noBN); ``normal`` (normalBN: this package's link over a
             group of one rank); ``multigpu`` (multigpuBN: the same over all ranks);
-            ``chainer`` (:class:`chainer.links.BatchNormalization`).
+            ``paper`` (multigpuBN as the paper writes it); ``chainermn`` (ChainerMN's
+            ``MultiNodeBatchNormalization``); ``chainer``
+            (:class:`chainer.links.BatchNormalization`); ``layer``, ``group`` and
+            ``weight`` normalization.
         comm: ChainerMN communicator.
+        layers (tuple or None): ``("front", K)`` or ``("back", K)``: only the first or
+            last K normalizations of the model are of this name; ``None``: all are.
+        rest (str): Name of what the others are.
+        **options: Of the name, as :data:`OPTIONS` has them: ``bn_group_size``
+            (consecutive ranks that share statistics; must divide their number),
+            ``paper_allreduces``, ``paper_backward``, ``groups``, ``weight_norm_init``.
 
     Returns:
         Normalization: What models build with.
 
     Raises:
         KeyError: If there is no such name; :data:`NAMES` has all.
+        TypeError: If the name does not take an option.
     """
-    return _FACTORIES[name](comm)
+    chosen = _FACTORIES[name](comm, **options)
+    if layers is None:
+        return chosen
+    return SomeLayers(chosen, create(rest, comm), *layers)

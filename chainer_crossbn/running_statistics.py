@@ -3,6 +3,7 @@
 import chainer.links as L
 import numpy
 from chainer import backend
+from chainermn.links import MultiNodeBatchNormalization
 
 
 def averaged(model, comm):
@@ -49,7 +50,7 @@ def averaged(model, comm):
 
 
 def _differs(link, comm):
-    if not isinstance(link, L.BatchNormalization):
+    if not isinstance(link, (L.BatchNormalization, MultiNodeBatchNormalization)):
         return False
     group = getattr(link, "comm", None)
     return group is None or group.size != comm.size

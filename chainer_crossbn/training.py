@@ -21,7 +21,7 @@ from chainer_crossbn import (
     datasets,
     devices,
     kernels,
-    normalizers,
+    normalization_arguments,
     run_directory,
 )
 from chainer_crossbn.command_line import UsageError
@@ -29,7 +29,7 @@ from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator
 from chainer_crossbn.iterators import ShareIterator
 from chainer_crossbn.models import MODELS
 from chainer_crossbn.running_statistics import averaged
-from chainer_crossbn.updaters import GlobalUpdater, prime
+from chainer_crossbn.updaters import GlobalUpdater, as_input, prime
 
 
 def main(argv=None):
@@ -99,11 +99,7 @@ def run(argv, world):
         UsageError: On all ranks, before anything is written, if it can't be done.
     """
     args = _on_rank_zero(world, lambda: _parse(argv))
-    args.lr = args.lr or arguments.default_lr(args.batchsize * world.size)
-    if args.name is None:
-        args.name = (
-            f"{args.model}-{args.bn}-b{args.batchsize}-r{world.size}-s{args.seed}"
-        )
+    arguments.complete(args, world.size)
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
     device, reason = devices.choose(args, world, node)
     comm = chainermn.create_communicator(args.communicator, world)
@@ -178,15 +174,19 @@ def _check_sizes(args, data, n_ranks):
 
 def _build(args, data, comm, device, path):
     numpy.random.seed(args.seed)
+    normalization = normalization_arguments.create(args, comm)
     model = MODELS[args.model](
         data.n_class,
-        normalizers.create(args.bn, comm),
+        normalization,
         width=args.width,
         fc_units=args.fc_units,
         dropout=args.dropout,
         initialW=arguments.INITIALIZERS[args.init](),
     )
     model.to_device(device)
+    order = numpy.random.RandomState(args.seed).permutation(len(data.train_labels))
+    mine = order[comm.rank * args.batchsize : (comm.rank + 1) * args.batchsize]
+    normalization.prepare(model, as_input(data.train_images[mine], device))
     optimizer = chainermn.create_multi_node_optimizer(
         chainer.optimizers.MomentumSGD(args.lr, args.momentum), comm
     )

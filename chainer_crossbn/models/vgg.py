@@ -4,7 +4,6 @@ import chainer
 import chainer.functions as F
 
 _CHANNELS_OF_64 = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
-_N_CONVOLUTIONS = sum(len(stage) for stage in _CHANNELS_OF_64)
 
 
 class VGG16(chainer.Chain):
@@ -22,7 +21,12 @@ class VGG16(chainer.Chain):
         fc_units (int): Units of the two hidden fully connected layers.
         dropout (float): Dropout ratio behind each of these.
         initialW: Initializer of all weights; Chainer's LeCunNormal by default.
+
+    Attributes:
+        n_normalizations (int): How many normalizations the network has.
     """
+
+    n_normalizations = sum(len(stage) for stage in _CHANNELS_OF_64)
 
     def __init__(
         self,
@@ -41,7 +45,7 @@ class VGG16(chainer.Chain):
             stage = chainer.Sequential()
             for multiple in multiples:
                 channels = multiple * width
-                norm = normalization.norm(channels, index, _N_CONVOLUTIONS)
+                norm = normalization.norm(channels, index, self.n_normalizations)
                 conv = normalization.conv(
                     in_channels,
                     channels,

@@ -11,7 +11,12 @@ _NETWORKS = {
     "none": ("noBN", "#000000"),
     "normal": ("normalBN", "#0072B2"),
     "multigpu": ("multigpuBN", "#D55E00"),
+    "paper": ("multigpuBN as written", "#E69F00"),
+    "chainermn": ("ChainerMN's BN", "#56B4E9"),
     "chainer": ("Chainer's BN", "#009E73"),
+    "layer": ("LayerNorm", "#CC79A7"),
+    "group": ("GroupNorm", "#8C6D00"),
+    "weight": ("WeightNorm", "#7B3294"),
 }
 _OTHER_COLOUR = "#888888"
 _MARKERS = {2: "v", 4: "s", 8: "^", 16: "D", 32: "P", 64: "o"}

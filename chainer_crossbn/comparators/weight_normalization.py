@@ -1,0 +1,88 @@
+"""Weight normalization of convolutions and linear links."""
+
+import chainer
+import chainer.functions as F
+from chainer import backend
+
+from chainer_crossbn import kernels
+from chainer_crossbn.collectives import merge_moments
+from chainer_crossbn.layout import Layout
+
+
+class WeightNormalization(chainer.LinkHook):
+    """Link hook that gives each output of a link the weights ``g * v / ||v||``.
+
+    Salimans and Kingma, "Weight Normalization" (2016), equation 2: the direction ``v``
+    of an output's weights and their length ``g`` are parameters of their own. ``v``
+    takes the place of the parameter ``W``; ``g``, of shape (outputs,), is added to the
+    link, and starts as ``||v||``, so that the link at first computes what it did.
+
+    It is for links with a parameter ``W`` of shape (outputs, ...) that is initialized,
+    such as :class:`chainer.links.Convolution2D` and :class:`chainer.links.Linear`; one
+    hook serves one link::
+
+        link = L.Linear(3, 4)
+        link.add_hook(WeightNormalization())
+    """
+
+    name = "WeightNormalization"
+
+    def __init__(self):
+        self._comm = None
+
+    def added(self, link):
+        with link.init_scope():
+            link.g = chainer.Parameter(_lengths(link.W).array)
+
+    def initialize_from_next_batch(self, comm):
+        """Set ``g`` and the bias ``b`` by the next mini-batch, before it is computed.
+
+        Equation 6 of the paper, with the mean and the variance over all positions and
+        the mini-batches of all ranks: each output of the link (without activation)
+        then has mean 0 and variance 1. One whose variance is 0 keeps its length.
+
+        Args:
+            comm: ChainerMN communicator; all ranks must compute the next mini-batch.
+        """
+        self._comm = comm
+
+    def forward_preprocess(self, args):
+        link = args.link
+        if self._comm is not None:
+            self._initialize(link, args.args[0])
+            self._comm = None
+        self._v = link.W
+        link.W = _scaled(link.W, link.g)
+
+    def forward_postprocess(self, args):
+        args.link.W = self._v
+        del self._v
+
+    def _initialize(self, link, x):
+        lengths = _lengths(link.W).array
+        v = link.W
+        link.b.array[...] = 0
+        with chainer.no_backprop_mode():
+            link.W = _scaled(v, link.xp.ones_like(lengths))
+            t = link.forward(x).array
+            link.W = v
+        flat = Layout(t.ndim, 1, None).flatten(t)
+        local_count = flat.shape[0] * flat.shape[2]
+        count, mean, m2 = merge_moments(
+            self._comm, local_count, *kernels.of(flat).moments(flat), self.name
+        )
+        xp = backend.get_array_module(t)
+        std = xp.sqrt(m2 / count)
+        varies = std > 0
+        inv_std = 1 / xp.where(varies, std, 1)
+        link.g.array[...] = xp.where(varies, inv_std, lengths)
+        link.b.array[...] = xp.where(varies, -mean * inv_std, 0)
+
+
+def _lengths(v):
+    return F.sqrt(F.sum(v * v, axis=tuple(range(1, v.ndim))))
+
+
+def _scaled(v, g):
+    scale = F.reshape(g / _lengths(v), (-1,) + (1,) * (v.ndim - 1))
+    return v * F.broadcast_to(scale, v.shape)
