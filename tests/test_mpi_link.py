@@ -1,9 +1,0 @@
-"""The link on 1, 2, 3 and 4 ranks."""
-
-import pytest
-from mpi import run_tests
-
-
-@pytest.mark.parametrize("n_ranks", [1, 2, 3, 4])
-def test_link(n_ranks):
-    run_tests(n_ranks, "link_cases.py")

@@ -1,0 +1,62 @@
+"""Ranks that do not reach the same layers: an error on all ranks, and never a hang."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mpi import mpiexec
+
+PROGRAM = Path(__file__).parent / "ranks" / "order.py"
+ITERATIONS = [(2, 1), (2, 50), (3, 1), (3, 50), (4, 50)]
+# Where the last rank goes astray: (where the others are, where it is).
+PLACES = {
+    "order": ("/second forward (9 numbers)", "/third forward (9 numbers)"),
+    "channels": ("/second forward (9 numbers)", "/wide forward (17 numbers)"),
+    "skip": ("/second forward (9 numbers)", "/third forward (9 numbers)"),
+    "skip the last": ("/third forward (9 numbers)", "/second backward (8 numbers)"),
+    "part of backward": (
+        "/third backward (8 numbers)",
+        "/second forward (9 numbers)",
+    ),
+}
+
+
+def errors_of(n_ranks, fault, iteration):
+    # The exit status says how MPI ends with messages that nobody takes any more.
+    env = {"CHAINER_CROSSBN_TIMEOUT": "1"}
+    done = mpiexec(n_ranks, PROGRAM, fault, iteration, env=env, timeout=60)
+    assert done.stdout.startswith("["), done.stderr
+    return json.loads(done.stdout.splitlines()[0])
+
+
+@pytest.mark.parametrize("n_ranks,iteration", ITERATIONS)
+@pytest.mark.parametrize("fault", PLACES)
+def test_all_ranks_tell_where_each_is(fault, n_ranks, iteration):
+    others, last = PLACES[fault]
+    where = [f"rank {rank} is at {others}" for rank in range(n_ranks - 1)]
+    where.append(f"rank {n_ranks - 1} is at {last}")
+    expected = "the ranks did not all reach the same layer: " + "; ".join(where)
+    assert errors_of(n_ranks, fault, iteration) == [expected] * n_ranks
+
+
+@pytest.mark.parametrize("n_ranks,iteration", ITERATIONS)
+def test_a_silent_rank_is_named(n_ranks, iteration):
+    *errors, silent = errors_of(n_ranks, "no backward", iteration)
+    for error in errors:
+        assert "within 1 s (CHAINER_CROSSBN_TIMEOUT)" in error
+        assert "rank 0 is at /third backward (8 numbers)" in error
+        assert f"rank {n_ranks - 1} did not come" in error
+    assert silent is None
+
+
+@pytest.mark.parametrize("n_ranks,iteration", ITERATIONS)
+def test_a_late_rank_is_told(n_ranks, iteration):
+    *errors, late = errors_of(n_ranks, "late", iteration)
+    for error in errors:
+        assert "within 1 s (CHAINER_CROSSBN_TIMEOUT)" in error
+        assert "rank 0 is at /first forward (9 numbers)" in error
+    assert "rank 0 is at /first forward (9 numbers)" in late
+
+
+def test_without_a_fault_there_is_no_error():
+    assert errors_of(3, "none", 3) == [None] * 3
