@@ -44,6 +44,15 @@ def test_the_table_has_the_defaults():
     assert checked >= 14
 
 
+def test_the_tests_that_it_names_are_there():
+    folder = Path(__file__).resolve().parent
+    tests = "".join(path.read_text("utf-8") for path in folder.rglob("*.py"))
+    named = set(re.findall(r"`(test_\w+)`", README))
+    assert len(named) >= 15
+    for name in named:
+        assert f"def {name}(" in tests, name
+
+
 @pytest.fixture
 def names():
     """Return what the first example defines."""
