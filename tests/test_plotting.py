@@ -514,6 +514,41 @@ def test_settings_that_differ_are_named(tmp_path):
     assert titles == ["width 16", "width 64"]
 
 
+VARIANTS = {
+    "multigpuBN": {"bn_group_size": None, "bn_layers": None},
+    "multigpuBN (groups of 2)": {"bn_group_size": 2},
+    "multigpuBN (front 4, rest none)": {"bn_layers": "front:4", "bn_rest": "none"},
+    "multigpuBN as written": {"paper_allreduces": 2, "paper_backward": "exact"},
+    "multigpuBN as written (1 all-reduce, local backward)": {
+        "paper_allreduces": 1,
+        "paper_backward": "local",
+    },
+    "GroupNorm": {"groups": 32},
+    "GroupNorm (8 groups)": {"groups": 8},
+    "WeightNorm": {"weight_norm_init": "norm"},
+    "WeightNorm (data init)": {"weight_norm_init": "data"},
+}
+BN_OF = {"multigpuBN": "multigpu", "GroupNorm": "group", "WeightNorm": "weight"}
+
+
+def test_options_of_a_normalization_make_networks_of_their_own(tmp_path):
+    for i, (name, options) in enumerate(VARIANTS.items()):
+        base = name.split(" (")[0]
+        bn = BN_OF.get(base, "paper")
+        write_run(tmp_path, bn, log=epochs("multigpu"), name=f"r{i}", **options)
+    write_run(tmp_path, "normal")
+    groups = groups_of(tmp_path)
+    assert {group.name for group in groups} == {
+        f"{name}, batch 64" for name in (*VARIANTS, "normalBN")
+    }
+    # in one panel, each in a colour of its own
+    (ax,) = (a for a in draw(tmp_path)["accuracy"].axes if a.lines)
+    assert len({line.get_color() for line in ax.lines}) == len(groups)
+    # and all on the scale of normalBN, so that times compare
+    ratios = [plotting.groups.time_ratio(15, group, groups) for group in groups]
+    assert ratios == [1.5] * len(groups)
+
+
 def test_diverging_run_leaves_axis_to_others(tmp_path):
     log = epochs()
     log[2]["validation/main/loss"] = 1e6

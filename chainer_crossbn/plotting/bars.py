@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from chainer_crossbn.plotting import groups as grouping
-from chainer_crossbn.plotting import style
+from chainer_crossbn.plotting import networks, style
 from chainer_crossbn.plotting.curves import caption
 
 _BAR_INCHES = 0.26
@@ -62,13 +62,14 @@ def total_times(groups, title, paper):
     figure.suptitle(title)
     ax = figure.subplots()
     ax.grid(axis="x", visible=False)
+    colours = networks.colours(ours)
     for place, (network, seconds) in enumerate(ours.items()):
-        look = {"facecolor": style.colour(network)}
+        look = {"facecolor": colours[network]}
         _ratio_bar(ax, place - 0.2, seconds, ours["normal"][0], look)
         theirs = [paper[network]] * 3
         _ratio_bar(ax, place + 0.2, theirs, paper["normal"], _PAPER_BAR)
     ax.set_xticks(range(len(ours)))
-    ax.set_xticklabels([style.network_name(network) for network in ours])
+    ax.set_xticklabels([networks.name(network) for network in ours])
     ax.set_ylabel("Total time, relative to normalBN")
     ax.margins(y=0.3)
     keys = [Patch(facecolor="#555555", label="these runs")]
@@ -87,8 +88,8 @@ def _epoch_bars(ax, groups):
     # Half a bar of room between batch sizes.
     places = [i + 0.5 * batches.index(g.batch) for i, g in enumerate(groups)]
     times = np.array([group.middle("epoch_time") for group in groups])
-    colours = [style.colour(group.network) for group in groups]
-    ax.barh(places, times[:, 0], 0.8, color=colours)
+    colours = networks.colours(group.network for group in groups)
+    ax.barh(places, times[:, 0], 0.8, color=[colours[g.network] for g in groups])
     _whiskers(ax, places, times, "xerr")
     for place, group, (seconds, _, high) in zip(places, groups, times):
         ratio = grouping.time_ratio(seconds, group, groups)

@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from chainer_crossbn.plotting import groups as grouping
-from chainer_crossbn.plotting import style
+from chainer_crossbn.plotting import networks, style
 from chainer_crossbn.plotting.runs import (
     TEST_ACCURACY,
     TEST_LOSS,
@@ -96,9 +96,10 @@ def _figure(panels, title, x):
     rows = math.ceil(len(panels) / columns)
     width, height = _PANEL_INCHES[columns]
     groups = list(dict.fromkeys(g for _, members, _ in panels for g in members))
-    networks = _network_handles(groups, whole=panels[0][0] is None)
-    across = _legend_columns(networks, columns * width)
-    below = 0.2 * (math.ceil(len(networks) / across) + 1)
+    colours = networks.colours(group.network for group in groups)
+    lines = _network_handles(groups, colours, whole=panels[0][0] is None)
+    across = _legend_columns(lines, columns * width)
+    below = 0.2 * (math.ceil(len(lines) / across) + 1)
     figure = Figure(
         figsize=(columns * width, rows * height + below + 1.0), layout="constrained"
     )
@@ -109,7 +110,7 @@ def _figure(panels, title, x):
     unit, x_label = _x_unit(groups, x)
     for index, (name, members, quantity) in enumerate(panels):
         ax = figure.add_subplot(grid[index // columns, index % columns])
-        _draw(ax, members, quantity, x, unit)
+        _draw(ax, members, quantity, x, unit, colours)
         _set_limits(ax, groups, quantity, x)
         ax.set_title(name, loc="left")
         # Neighbours with the same axis share its labels.
@@ -121,15 +122,15 @@ def _figure(panels, title, x):
             ax.set_xlabel(x_label)
         elif x == "epoch":
             ax.tick_params(labelbottom=False)
-    _legends(figure.add_subplot(grid[rows, :]), networks, _key_handles(groups), across)
+    _legends(figure.add_subplot(grid[rows, :]), lines, _key_handles(groups), across)
     median = grouping.median_of(groups)
     caption(figure, groups, [f"line: {median}; band: their range"] if median else [])
     return figure
 
 
-def _draw(ax, groups, quantity, x, unit):
+def _draw(ax, groups, quantity, x, unit, colours):
     _, train, test, factor = QUANTITIES[quantity]
-    shades = _shades(groups)
+    shades = _shades(groups, colours)
     for group in groups:
         for key, dashes, face in ((train, "--", "white"), (test, "-", None)):
             xs, middle, low, high = group.curve(key, x)
@@ -155,14 +156,14 @@ def _draw(ax, groups, quantity, x, unit):
                 )
 
 
-def _shades(groups):
-    """Colours: a network's smaller batch sizes are lighter where it has several."""
+def _shades(groups, colours):
+    """Colours of lines; of several batch sizes of a network the smaller are lighter."""
     shades = {}
     for group in groups:
         batches = sorted({g.batch for g in groups if g.network == group.network})
         below = len(batches) - 1 - batches.index(group.batch)
         amount = _LIGHTEST * below / max(1, len(batches) - 1)
-        shades[group] = style.lighter(style.colour(group.network), amount)
+        shades[group] = style.lighter(colours[group.network], amount)
     return shades
 
 
@@ -195,20 +196,20 @@ def _x_unit(groups, x):
     return seconds, f"Training time [{name}]"
 
 
-def _network_handles(groups, whole):
+def _network_handles(groups, colours, whole):
     """Legend entries of the lines; where panels are titled, the networks alone."""
-    shades = _shades(groups)
+    shades = _shades(groups, colours)
     names = grouping.differences(groups)
     handles = {}
-    for group in sorted(groups, key=lambda g: style.network_rank(g.network)):
-        label = style.network_name(group.network)
+    for group in sorted(groups, key=lambda g: networks.rank(g.network)):
+        label = networks.name(group.network)
         if whole:
             extra = grouping.describe(group, names)
             label = f"{group.name} ({extra})" if extra else group.name
         handles[label] = Line2D(
             [],
             [],
-            color=shades[group] if whole else style.colour(group.network),
+            color=shades[group] if whole else colours[group.network],
             marker=style.marker(group.batch) if whole else None,
             label=style.plain(label),
         )
@@ -226,10 +227,10 @@ def _key_handles(groups):
     return keys
 
 
-def _legends(ax, networks, keys, across):
+def _legends(ax, lines, keys, across):
     ax.axis("off")
     look = {"borderaxespad": 0, "borderpad": 0}
-    ax.add_artist(ax.legend(handles=networks, loc="upper center", ncol=across, **look))
+    ax.add_artist(ax.legend(handles=lines, loc="upper center", ncol=across, **look))
     ax.legend(handles=keys, loc="lower center", ncol=len(keys), **look)
 
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from chainer_crossbn.plotting import style
+from chainer_crossbn.plotting import networks, style
 
 # Arguments that change neither what is learned nor what is compared. A seed is what
 # the runs of a group differ in; `threads` follows from the machine; what `gpu` and
@@ -21,7 +21,7 @@ class Group:
             configuration.
 
     Attributes:
-        network (str): The value of ``--bn``.
+        network (str): As :mod:`~chainer_crossbn.plotting.networks` has them.
         batch (int): Mini-batch size per rank.
         settings (dict): Everything else that tells configurations apart.
     """
@@ -35,7 +35,7 @@ class Group:
     @property
     def name(self):
         """Network and batch size in the words of the figures."""
-        return f"{style.network_name(self.network)}, batch {self.batch}"
+        return f"{networks.name(self.network)}, batch {self.batch}"
 
     @property
     def count(self):
@@ -84,7 +84,7 @@ def settings_of(run):
         "dataset": run.dataset.get("name", run.arguments.get("dataset")),
         "checksum": run.dataset.get("checksum"),
     }
-    left_out = _NOT_COMPARED | {"bn", "batchsize"}
+    left_out = _NOT_COMPARED | networks.OPTIONS | {"bn", "batchsize"}
     return {
         name: value
         for name, value in settings.items()
@@ -110,7 +110,7 @@ def group_runs(runs):
 
     def order(group):
         values = [_natural(group.settings.get(name)) for name in names]
-        return (values, group.batch, style.network_rank(group.network))
+        return (values, group.batch, networks.rank(group.network))
 
     return sorted(groups, key=order)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from chainer_crossbn.plotting import bars, curves, style
+from chainer_crossbn.plotting import bars, curves, networks, style
 from chainer_crossbn.plotting import groups as grouping
 
 # Seconds of the runs in the paper's Table 2.
@@ -26,7 +26,7 @@ class PaperFigure:
     @property
     def needs(self):
         """The wanted runs in words."""
-        words = [f"{style.network_name(net)}@{batch}" for net, batch in self.wanted]
+        words = [f"{networks.name(net)}@{batch}" for net, batch in self.wanted]
         return ", ".join(words)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from chainer_crossbn.plotting import networks
+
 PROGRAM = "chainer_crossbn"
 TRAIN_LOSS = "train/main/loss"
 TRAIN_ACCURACY = "train/main/accuracy"
@@ -54,8 +56,8 @@ class Run:
 
     @property
     def network(self):
-        """The value of ``--bn``."""
-        return self.arguments["bn"]
+        """As :mod:`~chainer_crossbn.plotting.networks` has them."""
+        return networks.of(self.arguments)
 
     @property
     def batch(self):

@@ -1,4 +1,4 @@
-"""Names, colours and markers: the same in every figure."""
+"""Words, markers and looks: the same in every figure."""
 
 import re
 import textwrap
@@ -6,19 +6,6 @@ from contextlib import contextmanager
 
 import matplotlib
 
-# From the palette of Okabe and Ito, made to be told apart by colour-blind readers.
-_NETWORKS = {
-    "none": ("noBN", "#000000"),
-    "normal": ("normalBN", "#0072B2"),
-    "multigpu": ("multigpuBN", "#D55E00"),
-    "paper": ("multigpuBN as written", "#E69F00"),
-    "chainermn": ("ChainerMN's BN", "#56B4E9"),
-    "chainer": ("Chainer's BN", "#009E73"),
-    "layer": ("LayerNorm", "#CC79A7"),
-    "group": ("GroupNorm", "#8C6D00"),
-    "weight": ("WeightNorm", "#7B3294"),
-}
-_OTHER_COLOUR = "#888888"
 _MARKERS = {2: "v", 4: "s", 8: "^", 16: "D", 32: "P", 64: "o"}
 _OTHER_MARKER = "X"
 _WORDS = {
@@ -62,22 +49,6 @@ def applied():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_RC)
         yield
-
-
-def network_name(network):
-    """The paper's name of a network, or the value of ``--bn`` where it has none."""
-    return _NETWORKS[network][0] if network in _NETWORKS else clean(network)
-
-
-def network_rank(network):
-    """Sort key that puts the paper's networks first."""
-    names = list(_NETWORKS)
-    return (names.index(network) if network in _NETWORKS else len(names), network)
-
-
-def colour(network):
-    """The colour of a network."""
-    return _NETWORKS.get(network, (None, _OTHER_COLOUR))[1]
 
 
 def marker(batch):

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from chainer_crossbn.plotting import groups as grouping
-from chainer_crossbn.plotting import style
+from chainer_crossbn.plotting import networks, style
 from chainer_crossbn.plotting.papers import PAPER_SECONDS
 from chainer_crossbn.plotting.runs import TEST_ACCURACY, TRAIN_ACCURACY
 
@@ -59,7 +59,7 @@ def total_times_table(groups):
         theirs = PAPER_SECONDS[network]
         rows.append(
             (
-                style.network_name(network),
+                networks.name(network),
                 _decimal(seconds, 1),
                 _decimal(seconds / ours["normal"], 3),
                 str(theirs),
@@ -76,7 +76,7 @@ def _row(run, group, groups):
     wanted = run.arguments.get("epoch")
     return (
         style.clean(os.path.basename(os.path.abspath(run.directory))),
-        style.network_name(run.network),
+        networks.name(run.network),
         str(run.batch),
         str(run.n_ranks),
         f"{run.epochs_done}/{style.clean(wanted)}" if wanted else str(run.epochs_done),
