@@ -12,7 +12,7 @@ def _layers(text):
     """Convert ``all`` to ``None``; leave ``front:K`` and ``back:K``, K at least 1."""
     if text == "all":
         return None
-    if not re.fullmatch("(front|back):0*[1-9][0-9]*", text, re.ASCII):
+    if not re.fullmatch("(front|back):[1-9][0-9]{0,3}", text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not all, front:K or back:K with K at least 1"
         )
@@ -128,6 +128,8 @@ def complete(args, n_ranks):
     Raises:
         UsageError: If the groups of ``--bn-group-size`` do not come out even.
     """
+    if args.bn_group_size == n_ranks:
+        args.bn_group_size = None
     size = args.bn_group_size
     if size is not None and n_ranks % size:
         fit = [str(k) for k in range(1, n_ranks + 1) if n_ranks % k == 0]

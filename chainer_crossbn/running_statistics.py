@@ -52,5 +52,7 @@ def averaged(model, comm):
 def _differs(link, comm):
     if not isinstance(link, (L.BatchNormalization, MultiNodeBatchNormalization)):
         return False
+    if isinstance(link, MultiNodeBatchNormalization):
+        return True  # its running variance follows from the size of the local batch
     group = getattr(link, "comm", None)
     return group is None or group.size != comm.size

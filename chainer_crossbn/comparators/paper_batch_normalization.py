@@ -97,10 +97,13 @@ class _Function(CrossBatchNormalizationFunction):
         self._dtype = numpy.promote_types(gamma.dtype, numpy.float32)
         flat = self._layout.flatten(x).astype(self._dtype, copy=False)
         self._local_count = flat.shape[0] * flat.shape[2]
-        self._count = self._local_count * self._comm.size
         mean = flat.mean(axis=(0, 2))
         square = (flat * flat).mean(axis=(0, 2))
-        self._mean, square = self.average([mean, square], "forward")
+        # The count goes with them, so that running variances are equal on all ranks.
+        with_count = [xp.append(v, self._local_count) for v in (mean, square)]
+        averages = self.average(with_count, "forward")
+        self._mean, square = averages[:, :-1]
+        self._count = float(averages[0, -1]) * self._comm.size
         var = square - self._mean * self._mean
         self._inv_std = 1 / xp.sqrt(var + self._dtype.type(self._eps))
         self._update_running(var, gamma.shape)

@@ -2,6 +2,7 @@
 
 import chainer
 import chainer.functions as F
+import numpy
 from chainer import backend
 
 from chainer_crossbn import kernels
@@ -18,8 +19,8 @@ class WeightNormalization(chainer.LinkHook):
     link, and starts as ``||v||``, so that the link at first computes what it did.
 
     It is for links with a parameter ``W`` of shape (outputs, ...) that is initialized,
-    such as :class:`chainer.links.Convolution2D` and :class:`chainer.links.Linear`; one
-    hook serves one link::
+    and 0 for no output, such as :class:`chainer.links.Convolution2D` and
+    :class:`chainer.links.Linear`; one hook serves one link::
 
         link = L.Linear(3, 4)
         link.add_hook(WeightNormalization())
@@ -31,15 +32,19 @@ class WeightNormalization(chainer.LinkHook):
         self._comm = None
 
     def added(self, link):
+        lengths = _lengths(link.W).array
         with link.init_scope():
-            link.g = chainer.Parameter(_lengths(link.W).array)
+            link.g = chainer.Parameter(
+                chainer.initializers.Constant(lengths), lengths.shape
+            )
 
     def initialize_from_next_batch(self, comm):
         """Set ``g`` and the bias ``b`` by the next mini-batch, before it is computed.
 
         Equation 6 of the paper, with the mean and the variance over all positions and
         the mini-batches of all ranks: each output of the link (without activation)
-        then has mean 0 and variance 1. One whose variance is 0 keeps its length.
+        then has mean 0 and variance 1. One that is always the same keeps its length.
+        The link must have a bias, or the next mini-batch raises ValueError.
 
         Args:
             comm: ChainerMN communicator; all ranks must compute the next mini-batch.
@@ -48,17 +53,21 @@ class WeightNormalization(chainer.LinkHook):
 
     def forward_preprocess(self, args):
         link = args.link
+        if hasattr(link, "v"):  # an error kept the last call from its end
+            self.forward_postprocess(args)
         if self._comm is not None:
             self._initialize(link, args.args[0])
             self._comm = None
-        self._v = link.W
-        link.W = _scaled(link.W, link.g)
+        link.v = link.W
+        link.W = _scaled(link.v, link.g)
 
     def forward_postprocess(self, args):
-        args.link.W = self._v
-        del self._v
+        args.link.W = args.link.v
+        del args.link.v
 
     def _initialize(self, link, x):
+        if link.b is None:
+            raise ValueError("initialization by a mini-batch needs a link with a bias")
         lengths = _lengths(link.W).array
         v = link.W
         link.b.array[...] = 0
@@ -73,7 +82,8 @@ class WeightNormalization(chainer.LinkHook):
         )
         xp = backend.get_array_module(t)
         std = xp.sqrt(m2 / count)
-        varies = std > 0
+        # What rounding makes of outputs that are all the same is no variation.
+        varies = std > 10 * numpy.finfo(t.dtype).eps * abs(mean)
         inv_std = 1 / xp.where(varies, std, 1)
         link.g.array[...] = xp.where(varies, inv_std, lengths)
         link.b.array[...] = xp.where(varies, -mean * inv_std, 0)

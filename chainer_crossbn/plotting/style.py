@@ -19,7 +19,6 @@ _COUNTED = {
     "ranks": ("rank", "ranks"),
     "train_size": ("training image", "training images"),
 }
-_LONGEST = 40
 
 _RC = {
     "axes.axisbelow": True,
@@ -78,11 +77,11 @@ def setting(name, value):
     return f"{words} {number}"
 
 
-def clean(text):
+def clean(text, longest=40):
     """Make text from a file safe to print on one line, and not too long."""
     text = " ".join(str(text).split())
     text = "".join(sign if sign.isprintable() else "?" for sign in text)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def plain(text):

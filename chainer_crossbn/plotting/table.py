@@ -75,7 +75,7 @@ def _row(run, group, groups):
     numbers = test[~np.isnan(test)]
     wanted = run.arguments.get("epoch")
     return (
-        style.clean(os.path.basename(os.path.abspath(run.directory))),
+        style.clean(os.path.basename(os.path.abspath(run.directory)), longest=64),
         networks.name(run.network),
         str(run.batch),
         str(run.n_ranks),

@@ -1,0 +1,176 @@
+"""The flags that choose a normalization, as a user sees them."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+from mpi import ROOT
+from test_train_cifar import SMALL, SYNTHETIC, assert_refused, but_times, read, train
+
+from chainer_crossbn import arguments
+
+OPTIONS = {
+    *("bn_group_size", "bn_layers", "bn_rest", "paper_allreduces", "paper_backward"),
+    *("groups", "weight_norm_init"),
+}
+PAPER = {"paper_allreduces": 2, "paper_backward": "exact"}
+# Flags behind --bn -> words of the run's name, options that are not null, and what
+# figures and tables call the network.
+RUNS = {
+    "paper": (
+        "paper",
+        {"paper_allreduces": 2, "paper_backward": "exact"},
+        "multigpuBN as written",
+    ),
+    "chainermn": ("chainermn", {}, "ChainerMN's BN"),
+    "layer": ("layer", {}, "LayerNorm"),
+    "group": ("group", {"groups": 32}, "GroupNorm"),
+    "weight": ("weight", {"weight_norm_init": "norm"}, "WeightNorm"),
+    "multigpu --bn-group-size 1": (
+        "multigpu-groups-of-1",
+        {"bn_group_size": 1},
+        "multigpuBN (groups of 1)",
+    ),
+    # groups of as many as there are ranks are none
+    "paper --paper-allreduces 1 --paper-backward local --bn-group-size 2": (
+        "paper-1-allreduce-local-backward",
+        {"paper_allreduces": 1, "paper_backward": "local"},
+        "multigpuBN as written (1 all-reduce, local backward)",
+    ),
+    "chainermn --bn-group-size 1 --bn-layers back:3": (
+        "chainermn-groups-of-1-back3-rest-normal",
+        {"bn_group_size": 1, "bn_layers": "back:3", "bn_rest": "normal"},
+        "ChainerMN's BN (groups of 1, back 3, rest normal)",
+    ),
+    "group --groups 4 --bn-layers front:4 --bn-rest none": (
+        "group-4-groups-front4-rest-none",
+        {"groups": 4, "bn_layers": "front:4", "bn_rest": "none"},
+        "GroupNorm (front 4, rest none, 4 groups)",
+    ),
+    "weight --weight-norm-init data": (
+        "weight-data-init",
+        {"weight_norm_init": "data"},
+        "WeightNorm (data init)",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return a function that trains on two ranks, once for the same flags."""
+    out = tmp_path_factory.mktemp("flags") / "result"
+    made = {}
+
+    def run(flags):
+        if flags not in made:
+            before = set(os.listdir(out)) if made else set()
+            chosen = ("--bn", *flags.split(), "--epoch", 1)
+            done = train(2, *SMALL, *SYNTHETIC, *chosen, "--out", out)
+            assert done.returncode == 0, done.stderr
+            assert done.stderr == ""
+            (name,) = set(os.listdir(out)) - before
+            made[flags] = out / name
+        return made[flags]
+
+    return run
+
+
+@pytest.mark.parametrize("flags", RUNS)
+def test_it_trains(run, flags):
+    words, options, _ = RUNS[flags]
+    path = run(flags)
+    assert path.name == f"vgg16-{words}-b4-r2-s0"
+    record, log, _ = read(path)
+    told = {name: record["arguments"][name] for name in OPTIONS}
+    assert told == {**dict.fromkeys(OPTIONS), **options}
+    assert record["arguments"]["bn"] == flags.split()[0]
+    (entry,) = log
+    assert entry["epoch"] == 1
+    for part in ("main", "train/main", "validation/main"):
+        assert math.isfinite(entry[f"{part}/loss"])
+        assert 0 <= entry[f"{part}/accuracy"] <= 1
+
+
+def test_groups_of_one_rank_are_normal(run):
+    _, log, arrays = read(run("multigpu --bn-group-size 1"))
+    _, its_log, its_arrays = read(run("normal"))
+    assert sorted(arrays) == sorted(its_arrays)
+    for name, array in arrays.items():
+        assert (array == its_arrays[name]).all(), name
+    assert but_times(log) == but_times(its_log)
+
+
+def test_plot_draws_them(run, tmp_path):
+    (root,) = {run(flags).parent for flags in RUNS}
+    done = subprocess.run(
+        [sys.executable, ROOT / "plot.py", root, "--out", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for _, _, network in RUNS.values():
+        assert f"  {network}  " in done.stdout
+    for name in ("loss", "accuracy", "accuracy_time", "epoch_time"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    "flags,words",
+    [
+        ("multigpu --bn-layers all", "multigpu"),
+        ("paper --paper-allreduces 2 --paper-backward exact", "paper"),
+        ("group --groups 32", "group"),
+        ("weight --weight-norm-init norm", "weight"),
+        ("layer --bn-layers front:13 --bn-rest normal", "layer-front13-rest-normal"),
+        ("normal --bn-layers back:1 --bn-rest none", "normal-back1-rest-none"),
+        ("paper --paper-allreduces 1", "paper-1-allreduce"),
+    ],
+)
+def test_names_tell_what_is_not_the_default(flags, words):
+    args = arguments.parse(["--bn", *flags.split()])
+    arguments.complete(args, 8)
+    assert args.name == f"vgg16-{words}-b64-r8-s0"
+
+
+BAD = {
+    "--bn normal --bn-group-size 1": (
+        "--bn-group-size goes with --bn multigpu, paper or chainermn, not normal"
+    ),
+    "--groups 4": "--groups goes with --bn group, not multigpu",
+    # even if it is the default of another
+    "--bn chainermn --paper-allreduces 2": (
+        "--paper-allreduces goes with --bn paper, not chainermn"
+    ),
+    "--bn layer --paper-backward local": (
+        "--paper-backward goes with --bn paper, not layer"
+    ),
+    "--bn group --weight-norm-init data": (
+        "--weight-norm-init goes with --bn weight, not group"
+    ),
+    "--bn none --bn-layers front:3": "--bn-layers goes with --bn normal, .*, not none",
+    "--bn weight --bn-layers back:3": "--bn-layers goes with .*, not weight",
+    "--bn-rest none": "--bn-rest goes with --bn-layers front:K or back:K",
+    "--bn-group-size 3": "--bn-group-size 3 does not divide the 2 ranks; choose 1 or 2",
+    "--bn-group-size 0": "--bn-group-size: '0' is not a whole number at least 1",
+    "--bn-layers front:14": (
+        "--bn-layers front:14 is more than the 13 normalizations of vgg16"
+    ),
+    "--bn-layers front:0": (
+        "--bn-layers: 'front:0' is not all, front:K or back:K with K at least 1"
+    ),
+    "--bn-layers middle:3": "--bn-layers: 'middle:3' is not all, front:K or back:K",
+    "--bn paper --paper-allreduces 3": "--paper-allreduces: invalid choice: 3",
+    "--bn group --groups 0": "--groups: '0' is not a whole number at least 1",
+}
+
+
+@pytest.mark.parametrize("flags", BAD)
+def test_bad_arguments(tmp_path, flags):
+    out = tmp_path / "result"
+    done = train(2, *SMALL, *SYNTHETIC, "--out", out, *flags.split())
+    assert_refused(done, BAD[flags])
+    assert not out.exists()
