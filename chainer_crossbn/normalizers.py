@@ -17,6 +17,7 @@ from chainer_crossbn.comparators import (
     PaperBatchNormalization,
     WeightNormalization,
 )
+from chainer_crossbn.convolution_2d import Convolution2D
 
 
 class Normalization:
@@ -24,7 +25,7 @@ class Normalization:
 
     def conv(self, in_channels, out_channels, ksize, **kwargs):
         """Return a convolution; arguments as :class:`chainer.links.Convolution2D`."""
-        return L.Convolution2D(in_channels, out_channels, ksize, **kwargs)
+        return Convolution2D(in_channels, out_channels, ksize, **kwargs)
 
     def linear(self, in_size, out_size, **kwargs):
         """Return a linear link; arguments as :class:`chainer.links.Linear`."""

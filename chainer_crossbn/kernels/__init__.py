@@ -1,14 +1,17 @@
-"""Per-device arithmetic of batch normalization.
+"""Per-device arithmetic.
 
-Each module here holds the same four functions on arrays of shape ``(n, c, s)``: n
-samples, c channels and s positions, whatever the layout was before. Statistics are
-float64 arrays of shape ``(c,)``. All arithmetic is float64.
-:func:`cpu.merge` is for the CPU alone: what ranks exchange is in host memory.
+For batch normalization, :mod:`cpu` and :mod:`gpu` hold the same four functions on
+arrays of shape ``(n, c, s)``: n samples, c channels and s positions, whatever the
+layout was before. Statistics are float64 arrays of shape ``(c,)``, and all arithmetic
+is float64. :func:`cpu.merge` is for the CPU alone: what ranks exchange is in host
+memory.
+
+For convolution on CPUs there are :mod:`winograd` and :mod:`columns`.
 """
 
 import numpy
 
-from chainer_crossbn.kernels import cpu, gpu
+from chainer_crossbn.kernels import columns, cpu, gpu, winograd
 
 
 def of(x):
@@ -28,3 +31,10 @@ def precompile(dtype=numpy.float32):
     cpu.normalize(x, v, v, v)
     cpu.gradient_sums(x, x, v, v)
     cpu.input_gradient(x, x, v, v, v, v, v)
+    image, filters = numpy.zeros((1, 1, 3, 3), dtype), numpy.zeros((1, 1, 3, 3), dtype)
+    winograd.convolve(image, filters)
+    winograd.gradient_of_input(image, filters)
+    winograd.gradient_of_filters(image, image)
+    columns.convolve(image, filters, None, (1, 1), (1, 1))
+    columns.gradient_of_input(image, filters, image.shape, (1, 1), (1, 1))
+    columns.gradient_of_filters(image, image, filters.shape, (1, 1), (1, 1))

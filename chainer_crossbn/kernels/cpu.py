@@ -5,25 +5,12 @@ that rounding errors stay small. Moments are sums about a pivot, the mean of the
 row of the channel.
 """
 
-import numba
 import numpy
 
-_SUM = {"reassoc", "contract", "nsz", "arcp"}
+from chainer_crossbn.kernels.compilation import REORDERED, compiled
 
 
-def _compiled(fastmath):
-    options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
-
-    def decorate(function):
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # no directory that the cache can be written into
-            return numba.njit(**options)(function)
-
-    return decorate
-
-
-@_compiled(_SUM)
+@compiled(REORDERED)
 def _moments(x, mean, m2):
     n, c, s = x.shape
     pivot = numpy.zeros(c)
@@ -54,7 +41,7 @@ def _moments(x, mean, m2):
 
 
 # No fastmath: all ranks must get the same bits, whichever of two comes first.
-@_compiled(False)
+@compiled(False)
 def _merge(a, b):
     n, m = a[0], b[0]
     if n == 0:
@@ -72,7 +59,7 @@ def _merge(a, b):
     b[0] = total
 
 
-@_compiled({"contract"})
+@compiled({"contract"})
 def _normalize(x, mean, scale, shift, y):
     n, c, s = x.shape
     for i in range(n):
@@ -82,7 +69,7 @@ def _normalize(x, mean, scale, shift, y):
                 y[i, k, j] = (x[i, k, j] - m) * a + b
 
 
-@_compiled(_SUM)
+@compiled(REORDERED)
 def _gradient_sums(x, gy, mean, sum_gy, sum_gy_d):
     n, c, s = x.shape
     for i in range(n):
@@ -98,7 +85,7 @@ def _gradient_sums(x, gy, mean, sum_gy, sum_gy_d):
             sum_gy_d[k] += b
 
 
-@_compiled({"contract"})
+@compiled({"contract"})
 def _input_gradient(x, gy, mean, slope, scale, mean_gy, gx):
     n, c, s = x.shape
     for i in range(n):

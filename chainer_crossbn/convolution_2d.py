@@ -1,0 +1,153 @@
+"""Convolution that is fast on CPUs."""
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy
+from chainer import function_node
+from chainer.utils import type_check
+
+from chainer_crossbn.kernels import columns, winograd
+
+
+def _pair(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
+class _Kernels:
+    """The kernels that suit one convolution, and its three products."""
+
+    def __init__(self, x_shape, w_shape, stride, pad):
+        self._stride = stride
+        self._pad = pad
+        self._by_winograd = (w_shape[2:], stride, pad) == (
+            (3, 3),
+            (1, 1),
+            (1, 1),
+        ) and winograd.pays(x_shape, w_shape)
+
+    def forward(self, x, w, bias):
+        if self._by_winograd:
+            return winograd.convolve(x, w, bias)
+        return columns.convolve(x, w, bias, self._stride, self._pad)
+
+    def gradient_of_input(self, gy, w, x_shape):
+        if self._by_winograd:
+            return winograd.gradient_of_input(gy, w)
+        return columns.gradient_of_input(gy, w, x_shape, self._stride, self._pad)
+
+    def gradient_of_filters(self, x, gy, w_shape):
+        if self._by_winograd:
+            return winograd.gradient_of_filters(x, gy)
+        return columns.gradient_of_filters(x, gy, w_shape, self._stride, self._pad)
+
+
+class _Convolution2D(function_node.FunctionNode):
+    def __init__(self, stride, pad):
+        self._stride = stride
+        self._pad = pad
+
+    def check_type_forward(self, in_types):
+        x, w = in_types[:2]
+        type_check.expect(
+            x.ndim == 4, w.ndim == 4, x.dtype == w.dtype, x.shape[1] == w.shape[1]
+        )
+        for size, kernel, pad in zip((2, 3), (2, 3), self._pad):
+            type_check.expect(x.shape[size] + 2 * pad >= w.shape[kernel])
+        if len(in_types) == 3:
+            type_check.expect(
+                in_types[2].dtype == x.dtype,
+                in_types[2].ndim == 1,
+                in_types[2].shape[0] == w.shape[0],
+            )
+
+    def forward(self, inputs):
+        self.retain_inputs((0, 1))
+        x, w, *bias = inputs
+        self._kernels = _Kernels(x.shape, w.shape, self._stride, self._pad)
+        return (self._kernels.forward(x, w, bias[0] if bias else None),)
+
+    def backward(self, indexes, grad_outputs):
+        x, w = self.get_retained_inputs()
+        (gy,) = grad_outputs
+        gradients = _Gradients(self._kernels, self._stride, self._pad, 0 in indexes)
+        gw, *gx = gradients.apply((x, w, gy))
+        found = {0: gx[0] if gx else None, 1: gw}
+        if 2 in indexes:
+            found[2] = F.sum(gy, axis=(0, 2, 3))
+        return tuple(found[i] for i in indexes)
+
+
+class _Gradients(function_node.FunctionNode):
+    """Gradients of the filters and, where it is wanted, of the input."""
+
+    def __init__(self, kernels, stride, pad, of_input):
+        self._kernels = kernels
+        self._stride = stride
+        self._pad = pad
+        self._of_input = of_input
+
+    def forward(self, inputs):
+        self.retain_inputs((0, 1, 2))
+        x, w, gy = inputs
+        gw = self._kernels.gradient_of_filters(x, gy, w.shape)
+        if not self._of_input:
+            return (gw,)
+        return gw, self._kernels.gradient_of_input(gy, w, x.shape)
+
+    def backward(self, indexes, grad_outputs):
+        """Differentiate once more, through Chainer's own functions."""
+        x, w, gy = inputs = self.get_retained_inputs()
+        # The graph of the gradients is there for this function alone.
+        with chainer.force_backprop_mode():
+            y = F.convolution_2d(x, w, stride=self._stride, pad=self._pad)
+            gradients = chainer.grad([y], [w, x], [gy], enable_double_backprop=True)
+        pairs = [(g, gg) for g, gg in zip(gradients, grad_outputs) if gg is not None]
+        products = chainer.grad(
+            [g for g, _ in pairs],
+            inputs,
+            [gg for _, gg in pairs],
+            enable_double_backprop=chainer.config.enable_backprop,
+        )
+        return tuple(products[i] for i in indexes)
+
+
+def convolution_2d(x, W, b=None, stride=1, pad=0):
+    """Two-dimensional convolution, fast on CPUs.
+
+    Filters of 3x3 with stride 1 and pad 1 go through Winograd's algorithm where it pays
+    (:mod:`~chainer_crossbn.kernels.winograd`), with a rounding error of some 1e-5 of
+    the largest output in float32; others through matrix products on blocks of columns
+    (:mod:`~chainer_crossbn.kernels.columns`). What is on a GPU, or of another dtype
+    than float32 and float64, goes to :func:`chainer.functions.convolution_2d`.
+
+    Args:
+        x (Variable or array): Shape (N, C, H, W).
+        W (Variable or array): Shape (K, C, kh, kw), of the dtype of ``x``.
+        b (Variable or array or None): Shape (K,).
+        stride (int or tuple of int): Of both axes, or of each.
+        pad (int or tuple of int): Likewise.
+
+    Returns:
+        Variable: Shape (N, K, (H + 2 pad - kh) // stride + 1, ...).
+    """
+    array = x.array if isinstance(x, chainer.Variable) else x
+    if not isinstance(array, numpy.ndarray) or array.dtype.char not in "fd":
+        return F.convolution_2d(x, W, b, stride, pad)
+    inputs = (x, W) if b is None else (x, W, b)
+    return _Convolution2D(_pair(stride), _pair(pad)).apply(inputs)[0]
+
+
+class Convolution2D(L.Convolution2D):
+    """Convolution link that is fast on CPUs.
+
+    As :class:`chainer.links.Convolution2D` in arguments, parameters and files; see
+    :func:`convolution_2d`. Dilated and grouped convolutions are Chainer's own.
+    """
+
+    def forward(self, x):
+        if self.xp is not numpy or self.groups != 1 or self.dilate != (1, 1):
+            return super().forward(x)
+        if self.W.array is None:
+            self._initialize_params(x.shape[1])
+        return convolution_2d(x, self.W, self.b, self.stride, self.pad)

@@ -1,0 +1,23 @@
+"""How the kernels for CPUs are compiled."""
+
+import numba
+
+# Sums may be taken in another order and products contracted; NaN and Inf are kept.
+REORDERED = {"reassoc", "contract", "nsz", "arcp"}
+
+
+def compiled(fastmath):
+    """Return a decorator that compiles a function, and caches it on disk if it can.
+
+    Args:
+        fastmath (bool or set of str): LLVM's fast-math flags, as Numba takes them.
+    """
+    options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+
+    def decorate(function):
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # no directory that the cache can be written into
+            return numba.njit(**options)(function)
+
+    return decorate
