@@ -3,6 +3,8 @@
 import chainer
 import chainer.functions as F
 
+from chainer_crossbn.max_pooling_2d import max_pooling_2d
+
 _CHANNELS_OF_64 = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 
 
@@ -73,7 +75,7 @@ class VGG16(chainer.Chain):
             Variable: Shape (N, n_class).
         """
         for stage in self.stages:
-            x = F.max_pooling_2d(stage(x), 2)
+            x = max_pooling_2d(stage(x), 2)
         for fc in (self.fc6, self.fc7):
             x = F.dropout(F.relu(fc(x)), self._dropout)
         return self.fc8(x)
