@@ -28,6 +28,7 @@ from chainer_crossbn.command_line import UsageError
 from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator
 from chainer_crossbn.iterators import ShareIterator
 from chainer_crossbn.models import MODELS
+from chainer_crossbn.optimizers import MomentumSGD
 from chainer_crossbn.running_statistics import averaged
 from chainer_crossbn.updaters import GlobalUpdater, as_input, prime
 
@@ -188,11 +189,9 @@ def _build(args, data, comm, device, path):
     mine = order[comm.rank * args.batchsize : (comm.rank + 1) * args.batchsize]
     normalization.prepare(model, as_input(data.train_images[mine], device))
     optimizer = chainermn.create_multi_node_optimizer(
-        chainer.optimizers.MomentumSGD(args.lr, args.momentum), comm
+        MomentumSGD(args.lr, args.momentum, args.weight_decay), comm
     )
     optimizer.setup(model)
-    if args.weight_decay:
-        optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(args.weight_decay))
     prime(optimizer, comm)
     # Every rank drops units of its own.
     device.xp.random.seed(

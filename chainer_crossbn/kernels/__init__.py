@@ -6,12 +6,13 @@ layout was before. Statistics are float64 arrays of shape ``(c,)``, and all arit
 is float64. :func:`cpu.merge` is for the CPU alone: what ranks exchange is in host
 memory.
 
-For convolution on CPUs there are :mod:`winograd` and :mod:`columns`, and for pooling :mod:`pooling`.
+For CPUs alone there are :mod:`winograd` and :mod:`columns` for convolution, and
+:mod:`pooling` and :mod:`update`.
 """
 
 import numpy
 
-from chainer_crossbn.kernels import columns, cpu, gpu, pooling, winograd
+from chainer_crossbn.kernels import columns, cpu, gpu, pooling, update, winograd
 
 
 def of(x):
@@ -33,6 +34,7 @@ def precompile(dtype=numpy.float32):
     cpu.input_gradient(x, x, v, v, v, v, v)
     image, filters = numpy.zeros((1, 1, 3, 3), dtype), numpy.zeros((1, 1, 3, 3), dtype)
     pooling.spread(*pooling.pool(image, 2), 2, image.shape)
+    update.momentum_sgd(image.copy(), image, image.copy(), 0.0, 0.0, 0.0)
     winograd.convolve(image, filters)
     winograd.gradient_of_input(image, filters)
     winograd.gradient_of_filters(image, image)
