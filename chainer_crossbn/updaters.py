@@ -107,11 +107,14 @@ def prime(optimizer, comm):
         comm: ChainerMN communicator.
     """
     model = optimizer.target
-    values = None
+    # In place, one by one: they may fill half of the memory.
+    comm.bcast_data(model)
+    rest = None
     if comm.rank == 0:
         serializer = chainer.serializers.DictionarySerializer()
         serializer.save(model)
-        values = serializer.target
-    values = comm.bcast_obj(values)
-    chainer.serializers.NpzDeserializer(values).load(model)
+        names = {name[1:] for name, _ in model.namedparams()}
+        rest = {k: v for k, v in serializer.target.items() if k not in names}
+    rest = comm.bcast_obj(rest)
+    chainer.serializers.NpzDeserializer(rest, strict=False).load(model)
     optimizer.is_changed(model)
