@@ -16,6 +16,7 @@ an ``mpi_comm`` none is started before its length is known to agree:
 Waiting ends after ``CHAINER_CROSSBN_TIMEOUT`` seconds (default 300).
 """
 
+import atexit
 import functools
 import os
 import time
@@ -53,7 +54,9 @@ def sum_over_ranks(comm, vector, layer):
 
     Raises:
         CollectiveError: If the ranks did not all reach the same layer in the same
-            direction with the same size, or if one did not come in time.
+            direction with the same size, or if one did not come in time. Where there
+            is no ``mpi_comm``, other sizes and absent ranks are not seen.
+        ValueError: If ``CHAINER_CROSSBN_TIMEOUT`` is not a positive number.
     """
     if comm.size == 1:
         return vector
@@ -80,7 +83,7 @@ def merge_moments(comm, count, mean, m2, layer):
         tuple: count, mean and m2 of the global batch, equal on all ranks.
 
     Raises:
-        CollectiveError: As :func:`sum_over_ranks`.
+        CollectiveError, ValueError: As :func:`sum_over_ranks`.
     """
     if comm.size == 1:
         return count, mean, m2
@@ -219,6 +222,13 @@ class _MPIChannel:
         self._mail = {}
         self._sent = []
         self._buffers = {}
+        # MPI ends well only where all messages were taken; the others then learn by
+        # their time limit that this rank is gone.
+        atexit.register(self._empty_mailbox)
+
+    def _empty_mailbox(self):
+        while self._mpi_comm and self._mpi_comm.iprobe(tag=_MAIL_TAG):
+            self._mpi_comm.recv(tag=_MAIL_TAG)
 
     def reduce(self, mpi_comm, vector, layer, merging=False):
         """Return the sum, or the merged moments, of the ranks' vectors.

@@ -110,6 +110,10 @@ def check(args):
         if args.bn_rest is not None:
             raise UsageError("--bn-rest goes with --bn-layers front:K or back:K")
         return
+    if args.bn == (args.bn_rest or "normal"):
+        raise UsageError(
+            "--bn-layers with --bn normal leaves no other layers; choose --bn-rest none"
+        )
     total = MODELS[args.model].n_normalizations
     if _end_and_count(args.bn_layers)[1] > total:
         raise UsageError(
@@ -140,7 +144,11 @@ def complete(args, n_ranks):
     for option, default in normalizers.OPTIONS[args.bn].items():
         if getattr(args, option) is None:
             setattr(args, option, default)
-    if args.bn_layers is not None:
+    if args.bn_layers is None:
+        return
+    if _end_and_count(args.bn_layers)[1] == MODELS[args.model].n_normalizations:
+        args.bn_layers = args.bn_rest = None
+    else:
         args.bn_rest = args.bn_rest or "normal"
 
 

@@ -137,10 +137,10 @@ class WeightNormalizer(Normalization):
     def prepare(self, model, x):
         if self._comm is None:
             return
-        for link in model.links():
+        for path, link in model.namedlinks():
             for hook in link.local_link_hooks.values():
                 if isinstance(hook, WeightNormalization):
-                    hook.initialize_from_next_batch(self._comm)
+                    hook.initialize_from_next_batch(self._comm, path)
         _look_at(model, x)
 
 
@@ -268,7 +268,7 @@ def create(name, comm, layers=None, rest="normal", **options):
         comm: ChainerMN communicator.
         layers (tuple or None): ``("front", K)`` or ``("back", K)``: only the first or
             last K normalizations of the model are of this name; ``None``: all are.
-        rest (str): Name of what the others are.
+        rest (str): What the others are: ``normal`` or ``none``.
         **options: Of the name, as :data:`OPTIONS` has them: ``bn_group_size``
             (consecutive ranks that share statistics; must divide their number),
             ``paper_allreduces``, ``paper_backward``, ``groups``, ``weight_norm_init``.
@@ -279,7 +279,10 @@ def create(name, comm, layers=None, rest="normal", **options):
     Raises:
         KeyError: If there is no such name; :data:`NAMES` has all.
         TypeError: If the name does not take an option.
+        ValueError: If the others are neither ``normal`` nor ``none``.
     """
+    if rest not in ("normal", "none"):
+        raise ValueError(f"the other layers are normal or none, not {rest}")
     chosen = _FACTORIES[name](comm, **options)
     if layers is None:
         return chosen

@@ -14,6 +14,7 @@ import pytest
 from chainermn.links import MultiNodeBatchNormalization
 
 from chainer_crossbn import CrossBatchNormalization, create_cross_bn_model
+from chainer_crossbn.comparators import PaperBatchNormalization
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,8 @@ def trained(model):
 def values_of(model):
     serializer = chainer.serializers.DictionarySerializer()
     serializer.save(model)
-    return serializer.target
+    # Copies, as the serializer hands out the arrays themselves.
+    return {name: np.array(value) for name, value in serializer.target.items()}
 
 
 def kinds_of(model):
@@ -129,6 +131,25 @@ def test_it_computes_what_the_original_does(comm):
             assert np.allclose(
                 model(input_of()).array, converted(input_of()).array, atol=1e-5
             )
+
+
+def test_a_model_may_hold_communicators(comm):
+    """As links of ChainerMN do; MPI handles can't be copied."""
+    other = comm.split(comm.rank, 0)
+    model = chainer.Sequential(L.BatchNormalization(4))
+    model.comm = other
+    converted = create_cross_bn_model(model, comm)
+    assert converted.comm is other
+    assert converted[0].comm is comm
+
+
+def test_subclasses_of_ours_get_the_communicator(comm):
+    model = chainer.ChainList(PaperBatchNormalization(4, comm.split(comm.rank, 0)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        converted = create_cross_bn_model(model, comm)
+    assert type(converted[0]) is PaperBatchNormalization
+    assert converted[0].comm is comm
 
 
 @pytest.mark.parametrize(

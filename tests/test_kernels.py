@@ -74,10 +74,19 @@ class TestKernels:
         assert error(gx, expected) < TOLERANCE[dtype]
 
 
+def test_moments_with_a_first_row_far_from_the_rest():
+    x = np.random.RandomState(0).randn(5000, 3, 1)
+    x[0] += 1e6
+    mean, m2 = cpu.moments(x)
+    expected = exact(x).sum(axis=(0, 2)) / len(x)
+    assert error(mean, expected.astype(np.float64)) < 1e-14
+    assert error(m2, summed((exact(x) - exact(expected)) ** 2)) < 1e-14
+
+
 @pytest.mark.parametrize("counts", [(3, 5), (0, 5), (5, 0), (0, 0), (1, 1)])
 def test_merge(counts):
     state = np.random.RandomState(0)
-    parts = [state.randn(n, 4, 1) * 3 + 1000 for n in counts]
+    parts = [state.randn(n, 200, 1) * 3 + 1000 for n in counts]
     vectors = [np.concatenate([[len(part)], *cpu.moments(part)]) for part in parts]
     whole = np.concatenate(parts)
     expected = np.concatenate([[len(whole)], *cpu.moments(whole)])

@@ -21,6 +21,13 @@ PLACES = {
 }
 
 
+# The same where the ranks have been on either way before.
+KNOWN = {
+    "other": ("/second forward (9 numbers)", "/third forward (9 numbers)"),
+    "wide or narrow": ("/wide forward (17 numbers)", "/second forward (9 numbers)"),
+}
+
+
 def errors_of(n_ranks, fault, iteration):
     # The exit status says how MPI ends with messages that nobody takes any more.
     env = {"CHAINER_CROSSBN_TIMEOUT": "1"}
@@ -37,6 +44,28 @@ def test_all_ranks_tell_where_each_is(fault, n_ranks, iteration):
     where.append(f"rank {n_ranks - 1} is at {last}")
     expected = "the ranks did not all reach the same layer: " + "; ".join(where)
     assert errors_of(n_ranks, fault, iteration) == [expected] * n_ranks
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3, 4])
+@pytest.mark.parametrize("fault", KNOWN)
+def test_all_ranks_tell_where_each_is_on_known_ways(fault, n_ranks):
+    others, last = KNOWN[fault]
+    where = [f"rank {rank} is at {others}" for rank in range(n_ranks - 1)]
+    where.append(f"rank {n_ranks - 1} is at {last}")
+    expected = "the ranks did not all reach the same layer: " + "; ".join(where)
+    assert errors_of(n_ranks, fault, 50) == [expected] * n_ranks
+
+
+@pytest.mark.parametrize("n_ranks,iteration", [(2, 1), (3, 2), (3, 50)])
+def test_a_rank_that_is_gone_is_named(n_ranks, iteration):
+    env = {"CHAINER_CROSSBN_TIMEOUT": "1"}
+    program = PROGRAM, "one iteration fewer", iteration
+    done = mpiexec(n_ranks, *program, env=env, timeout=60)
+    told = [json.loads(line)[0] for line in done.stdout.splitlines()]
+    assert len(told) == n_ranks - 1, done.stderr
+    for error in told:
+        assert "within 1 s (CHAINER_CROSSBN_TIMEOUT)" in error
+        assert f"rank {n_ranks - 1} did not come" in error
 
 
 @pytest.mark.parametrize("n_ranks,iteration", ITERATIONS)

@@ -125,7 +125,9 @@ def test_plot_draws_them(run, tmp_path):
         ("paper --paper-allreduces 2 --paper-backward exact", "paper"),
         ("group --groups 32", "group"),
         ("weight --weight-norm-init norm", "weight"),
-        ("layer --bn-layers front:13 --bn-rest normal", "layer-front13-rest-normal"),
+        ("layer --bn-layers front:13 --bn-rest none", "layer"),
+        ("layer --bn-layers front:12", "layer-front12-rest-normal"),
+        ("multigpu --bn-group-size 8", "multigpu"),
         ("normal --bn-layers back:1 --bn-rest none", "normal-back1-rest-none"),
         ("paper --paper-allreduces 1", "paper-1-allreduce"),
     ],
@@ -137,6 +139,10 @@ def test_names_tell_what_is_not_the_default(flags, words):
 
 
 BAD = {
+    "--bn normal --bn-layers front:3": (
+        "--bn-layers with --bn normal leaves no other layers; choose --bn-rest none"
+    ),
+    "--bn multigpu --bn-layers front:03": "'front:03' is not all, front:K or back:K",
     "--bn normal --bn-group-size 1": (
         "--bn-group-size goes with --bn multigpu, paper or chainermn, not normal"
     ),

@@ -549,6 +549,15 @@ def test_options_of_a_normalization_make_networks_of_their_own(tmp_path):
     assert ratios == [1.5] * len(groups)
 
 
+def test_defaults_of_options_are_those_of_training():
+    from chainer_crossbn import normalizers
+
+    for name, options in normalizers.OPTIONS.items():
+        assert plotting.networks.of({"bn": name, **options}) == name
+        for option in options:
+            assert plotting.networks.of({"bn": name, option: "other"}) != name
+
+
 def test_diverging_run_leaves_axis_to_others(tmp_path):
     log = epochs()
     log[2]["validation/main/loss"] = 1e6

@@ -29,16 +29,22 @@ class WeightNormalization(chainer.LinkHook):
     name = "WeightNormalization"
 
     def __init__(self):
-        self._comm = None
+        self._pending = None
 
     def added(self, link):
+        if link.W.array is None:
+            raise ValueError("weight normalization needs the size of the inputs")
         lengths = _lengths(link.W).array
         with link.init_scope():
             link.g = chainer.Parameter(
                 chainer.initializers.Constant(lengths), lengths.shape
             )
 
-    def initialize_from_next_batch(self, comm):
+    def deleted(self, link):
+        link.W.array[...] = _scaled(link.W, link.g).array
+        del link.g
+
+    def initialize_from_next_batch(self, comm, label="a link"):
         """Set ``g`` and the bias ``b`` by the next mini-batch, before it is computed.
 
         Equation 6 of the paper, with the mean and the variance over all positions and
@@ -48,16 +54,18 @@ class WeightNormalization(chainer.LinkHook):
 
         Args:
             comm: ChainerMN communicator; all ranks must compute the next mini-batch.
+            label (str): Names the link in the check that all ranks reach the links in
+                the same order; must be equal on all ranks.
         """
-        self._comm = comm
+        self._pending = comm, f"{label} initialization"
 
     def forward_preprocess(self, args):
         link = args.link
         if hasattr(link, "v"):  # an error kept the last call from its end
             self.forward_postprocess(args)
-        if self._comm is not None:
-            self._initialize(link, args.args[0])
-            self._comm = None
+        if self._pending is not None:
+            self._initialize(link, args.args[0], *self._pending)
+            self._pending = None
         link.v = link.W
         link.W = _scaled(link.v, link.g)
 
@@ -65,7 +73,7 @@ class WeightNormalization(chainer.LinkHook):
         args.link.W = args.link.v
         del args.link.v
 
-    def _initialize(self, link, x):
+    def _initialize(self, link, x, comm, layer):
         if link.b is None:
             raise ValueError("initialization by a mini-batch needs a link with a bias")
         lengths = _lengths(link.W).array
@@ -73,20 +81,22 @@ class WeightNormalization(chainer.LinkHook):
         link.b.array[...] = 0
         with chainer.no_backprop_mode():
             link.W = _scaled(v, link.xp.ones_like(lengths))
-            t = link.forward(x).array
-            link.W = v
+            try:
+                t = link.forward(x).array
+            finally:
+                link.W = v
         flat = Layout(t.ndim, 1, None).flatten(t)
         local_count = flat.shape[0] * flat.shape[2]
         count, mean, m2 = merge_moments(
-            self._comm, local_count, *kernels.of(flat).moments(flat), self.name
+            comm, local_count, *kernels.of(flat).moments(flat), layer
         )
         xp = backend.get_array_module(t)
         std = xp.sqrt(m2 / count)
         # What rounding makes of outputs that are all the same is no variation.
-        varies = std > 10 * numpy.finfo(t.dtype).eps * abs(mean)
-        inv_std = 1 / xp.where(varies, std, 1)
-        link.g.array[...] = xp.where(varies, inv_std, lengths)
-        link.b.array[...] = xp.where(varies, -mean * inv_std, 0)
+        same = std <= 10 * numpy.finfo(t.dtype).eps * abs(mean)
+        inv_std = 1 / xp.where(same, 1, std)
+        link.g.array[...] = xp.where(same, lengths, inv_std)
+        link.b.array[...] = xp.where(same, 0, -mean * inv_std)
 
 
 def _lengths(v):

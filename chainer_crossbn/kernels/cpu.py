@@ -13,31 +13,42 @@ from chainer_crossbn.kernels.compilation import REORDERED, compiled
 @compiled(REORDERED)
 def _moments(x, mean, m2):
     n, c, s = x.shape
+    if n * s == 0:
+        return
     pivot = numpy.zeros(c)
-    if n * s:
-        for k in range(c):
-            for j in range(s):
-                pivot[k] += x[0, k, j]
-            pivot[k] /= s
-    for i in range(n):
-        for k in range(c):
-            p = pivot[k]
-            a = 0.0
-            b = 0.0
-            for j in range(s):
-                d = x[i, k, j] - p
-                a += d
-                b += d * d
-            mean[k] += a
-            m2[k] += b
-    if n * s:
+    for k in range(c):
+        for j in range(s):
+            pivot[k] += x[0, k, j]
+        pivot[k] /= s
+    again = True
+    while again:
+        for i in range(n):
+            for k in range(c):
+                p = pivot[k]
+                a = 0.0
+                b = 0.0
+                for j in range(s):
+                    d = x[i, k, j] - p
+                    a += d
+                    b += d * d
+                mean[k] += a
+                m2[k] += b
+        again = False
         for k in range(c):
             shift = mean[k] / (n * s)
+            lost = shift * shift * (n * s)
             mean[k] = pivot[k] + shift
-            m2[k] -= shift * shift * (n * s)
+            m2[k] -= lost
             # What rounding left below 0; a NaN stays.
             if m2[k] < 0:
                 m2[k] = 0
+            # The first row was far from all others: the mean is the better pivot.
+            if lost > 1e3 * m2[k] and abs(shift) > 1e-9 * abs(mean[k]):
+                again = True
+        if again:
+            pivot[:] = mean
+            mean[:] = 0
+            m2[:] = 0
 
 
 # No fastmath: all ranks must get the same bits, whichever of two comes first.

@@ -18,7 +18,11 @@ from chainermn.links import MultiNodeBatchNormalization
 from mpi4py import MPI
 from reference import batch_normalization, error
 
-from chainer_crossbn import CrossBatchNormalization, cross_batch_normalization
+from chainer_crossbn import (
+    CollectiveError,
+    CrossBatchNormalization,
+    cross_batch_normalization,
+)
 from chainer_crossbn.updaters import prime
 
 # Half a unit in the last place of float16 is 4.9e-4 of the largest value.
@@ -587,7 +591,7 @@ class Counting(MPI.Intracomm):
 
 def _forbidden(name):
     def collective(self, *args, **kwargs):
-        raise AssertionError(f"{name} is a collective as well")
+        raise AssertionError(f"{name} sends something as well")
 
     return collective
 
@@ -597,6 +601,7 @@ OTHER_COLLECTIVES = [
     *("gather", "Allgather", "allgather", "Iallgather", "Alltoall", "alltoall"),
     *("Scatter", "scatter", "Barrier", "barrier", "Ibarrier", "Ibcast", "Ireduce"),
     *("Scan", "Exscan", "Reduce_scatter", "Reduce_scatter_block", "Igather"),
+    *("send", "Send", "isend", "Isend", "recv", "Recv", "irecv", "Irecv"),
 ]
 
 
@@ -672,6 +677,27 @@ def test_a_communicator_with_only_allreduce(comm, kind, dtype):
         counts[0] = 0
     x, gy = batch((sum(counts), 3, 4), dtype)
     check(only_allreduce(comm), x, gy, counts)
+
+
+@pytest.mark.parametrize("value", [0, 0.1, -3, 1000])
+def test_constant_input_with_allreduce_alone(comm, value):
+    counts = unequal(comm)
+    x, gy = batch((sum(counts), 3, 4), "float32")
+    x[...] = value
+    check(only_allreduce(comm), x, gy, counts)
+
+
+@pytest.mark.parametrize("n_rounds", [0, 3])
+def test_another_order_is_an_error_with_allreduce_alone(comm, n_rounds):
+    plain = only_allreduce(comm)
+    links = [CrossBatchNormalization(3, plain) for _ in range(2)]
+    x = batch((2, 3), "float32", seed=comm.rank)[0]
+    for _ in range(n_rounds):
+        links[1](links[0](x))
+    if comm.size == 1:
+        return
+    with pytest.raises(CollectiveError, match="this one is at"):
+        links[0 if comm.rank else 1](x)
 
 
 def test_communicators_may_share_an_mpi_communicator(comm):

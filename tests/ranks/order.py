@@ -21,7 +21,7 @@ from chainer_crossbn import CollectiveError, CrossBatchNormalization
 
 
 class Model(chainer.Chain):
-    """Three layers; the last rank leaves their order at fault."""
+    """Layers of which the last rank leaves the order at fault."""
 
     def __init__(self, comm):
         super().__init__()
@@ -33,8 +33,15 @@ class Model(chainer.Chain):
         for name, link in self.namedlinks(skipself=True):
             link.label = name
 
-    def forward(self, x, fault):
+    def forward(self, x, fault, turn):
         h = self.first(x)
+        if fault in ("either", "other"):
+            # In turn, so that both are known to follow the first.
+            return (self.second, self.third)[(turn + (fault == "other")) % 2](h)
+        if fault in ("narrow or wide", "wide or narrow"):
+            if (turn + (fault == "wide or narrow")) % 2:
+                return self.second(h)
+            return self.wide(F.concat([h, h]))
         if fault == "order":
             h = self.second(self.third(h))
         elif fault == "channels":
@@ -48,10 +55,10 @@ class Model(chainer.Chain):
         return h
 
 
-def step(model, x, fault):
+def step(model, x, fault, turn):
     if fault == "late":
         time.sleep(3)
-    y = model(x, fault)
+    y = model(x, fault, turn)
     if fault == "no backward":
         return
     if fault == "part of backward":
@@ -67,14 +74,23 @@ def main(fault, iteration):
     model = Model(comm)
     state = np.random.RandomState(comm.rank)
     error = None
-    for i in range(1, iteration + 1):
-        mine = fault if i == iteration and comm.rank == comm.size - 1 else None
+    usual = {"other": "either", "wide or narrow": "narrow or wide"}.get(fault)
+    # One that ends early has no iteration left to be at fault in.
+    last_rank = comm.rank == comm.size - 1
+    early = fault == "one iteration fewer" and last_rank
+    for i in range(1, iteration + 1 - early):
+        mine = fault if i == iteration and last_rank else usual
         x = state.randn(3, 4).astype("float32")
         try:
-            step(model, x, mine)
+            step(model, x, mine, i)
         except CollectiveError as caught:
             error = str(caught)
             break
+    if fault == "one iteration fewer":
+        # The last rank leaves before the others know.
+        if not last_rank:
+            print(json.dumps([error]), flush=True)
+        return
     errors = apart.gather(error)
     if comm.rank == 0:
         print(json.dumps(errors), flush=True)
