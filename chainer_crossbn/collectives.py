@@ -33,6 +33,7 @@ DEFAULT_TIMEOUT = 300.0
 _MAIL_TAG = 0x4342
 _SPINS_BETWEEN_CHECKS = 256
 _LAST_WORDS_SECONDS = 2.0
+_LAST_LOOKS = 1000  # as MPI takes in what has come bit by bit
 
 
 class CollectiveError(RuntimeError):
@@ -227,8 +228,12 @@ class _MPIChannel:
         atexit.register(self._empty_mailbox)
 
     def _empty_mailbox(self):
-        while self._mpi_comm and self._mpi_comm.iprobe(tag=_MAIL_TAG):
-            self._mpi_comm.recv(tag=_MAIL_TAG)
+        looks = _LAST_LOOKS if self._mpi_comm else 0
+        while looks:
+            looks -= 1
+            if self._mpi_comm.iprobe(tag=_MAIL_TAG):
+                self._mpi_comm.recv(tag=_MAIL_TAG)
+                looks = _LAST_LOOKS
 
     def reduce(self, mpi_comm, vector, layer, merging=False):
         """Return the sum, or the merged moments, of the ranks' vectors.
