@@ -33,12 +33,16 @@ endif
 DEMO := --dataset synthetic --train-size 2000 --test-size 500 --epoch 4 --lr 0.004 \
     --lr-step 1 --batchsize 2 --width 8 --fc-units 64
 
-.PHONY: help demo test lint venv clean
+# What is compared with comes apart: PyTorch is large.
+BENCH := .venv-bench
+
+.PHONY: help demo test lint bench venv clean
 
 help:
 	@echo "make demo   train three small networks on 4 ranks and draw the figures"
 	@echo "make test   lint and run the tests"
 	@echo "make lint   lint alone"
+	@echo "make bench  compare speed with ChainerMN and PyTorch; QUICK=1: one round"
 	@echo "make venv   build .venv, as the others do when they need it"
 	@echo "make clean  remove .venv and caches"
 	@echo "PYTHON=python3.12 picks the Python (3.9 to 3.13), MPI=system the system's MPI."
@@ -59,6 +63,17 @@ test: lint
 lint: venv
 	$(IN_VENV) ruff check .
 	$(IN_VENV) ruff format --check .
+
+bench: $(BENCH)/made
+	PATH="$(CURDIR)/$(BENCH)/bin:$$PATH" python benchmarks/compare.py \
+	    $(if $(QUICK),--quick)
+
+$(BENCH)/made: requirements.txt pyproject.toml
+	rm -rf $(BENCH)
+	"$(BASE_PYTHON)" -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install -q "setuptools>=77,<81" wheel
+	$(BENCH)/bin/python -m pip install -q --prefer-binary --no-build-isolation -e ".[bench]"
+	@touch $@
 
 venv: $(STAMP)
 
@@ -83,5 +98,5 @@ endif
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH) build *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
