@@ -66,7 +66,7 @@ def _blocks(n, column_bytes):
     return [slice(i, min(i + step, n)) for i in range(0, n, step)]
 
 
-def _columns(x, w, geometry):
+def _columns(x, geometry):
     kh, kw, *_, oh, ow = geometry
     c = x.shape[1]
     blocks = _blocks(len(x), c * kh * kw * oh * ow * x.itemsize)
@@ -87,7 +87,7 @@ def convolve(x, w, bias, stride, pad):
     outputs = len(w)
     y = numpy.empty((n, outputs, oh, ow), x.dtype)
     weights = w.reshape(outputs, -1)
-    blocks, buffer = _columns(x, w, geometry)
+    blocks, buffer = _columns(x, geometry)
     for block in blocks:
         part = y[block]
         cols, flat = _view(buffer, c, geometry, len(part))
@@ -108,7 +108,7 @@ def gradient_of_input(gy, w, x_shape, stride, pad):
     outputs = len(w)
     gx = numpy.empty(x_shape, gy.dtype)
     weights = w.reshape(outputs, -1).T
-    blocks, buffer = _columns(gx, w, geometry)
+    blocks, buffer = _columns(gx, geometry)
     for block in blocks:
         part = gx[block]
         cols, flat = _view(buffer, c, geometry, len(part))
@@ -121,7 +121,7 @@ def gradient_of_filters(x, gy, w_shape, stride, pad):
     geometry = _geometry(x.shape, w_shape, stride, pad)
     c, outputs = x.shape[1], w_shape[0]
     gw = numpy.zeros((outputs, numpy.prod(w_shape[1:])), x.dtype)
-    blocks, buffer = _columns(x, numpy.empty(w_shape), geometry)
+    blocks, buffer = _columns(x, geometry)
     for block in blocks:
         cols, flat = _view(buffer, c, geometry, len(x[block]))
         _gather(x[block], *geometry, cols)

@@ -17,8 +17,8 @@ _CHUNK_BYTES = 3 << 20  # of transformed tiles, in the second- or third-level ca
 
 
 @compiled(REORDERED)
-def _pack(x, packed, top):
-    """Copy (b, c, h, w) with the channels last, after ``top`` rows and columns."""
+def _pack(x, packed):
+    """Copy (b, c, h, w) with the channels last, inside the padding."""
     b, c, h, w = x.shape
     for i in range(b):
         for p in range(h):
@@ -26,7 +26,7 @@ def _pack(x, packed, top):
                 k1 = min(k0 + 16, c)
                 for q in range(w):
                     for k in range(k0, k1):
-                        packed[i, p + top, q + top, k] = x[i, k, p, q]
+                        packed[i, p + 1, q + 1, k] = x[i, k, p, q]
 
 
 @compiled(REORDERED)
@@ -271,7 +271,7 @@ def convolve(x, w, bias=None):
     for chunk in chunks:
         part = x[chunk]
         t = len(part) * th * tw
-        _pack(part, packed, 1)
+        _pack(part, packed)
         _transform_inputs(packed[: len(part)], th, tw, v)
         numpy.matmul(v[:, :t], u, out=m[:, :t])
         _transform_outputs(m, th, tw, bias, y[chunk])
@@ -300,8 +300,8 @@ def gradient_of_filters(x, gy):
     for chunk in chunks:
         part = x[chunk]
         t = len(part) * th * tw
-        _pack(part, packed_x, 1)
-        _pack(gy[chunk], packed_gy, 1)
+        _pack(part, packed_x)
+        _pack(gy[chunk], packed_gy)
         _transform_inputs(packed_x[: len(part)], th, tw, v)
         _transform_gradients(packed_gy[: len(part)], th, tw, z)
         s = numpy.matmul(v[:, :t].transpose(0, 2, 1), z[:, :t])
