@@ -128,7 +128,8 @@ class _CrossBatchNormalizationGrad(function_node.FunctionNode):
         self.retain_inputs((0, 1, 2))
         x, gamma, gy = inputs
         xp = backend.get_array_module(x)
-        flat_x, flat_gy = self._layout.flatten(x), self._layout.flatten(gy)
+        flat_x = self._layout.flatten(x)
+        flat_gy = self._layout.flatten_as(gy, flat_x)
         gbeta, ggamma = kernels.of(flat_x).gradient_sums(
             flat_x, flat_gy, self._mean, self._inv_std
         )

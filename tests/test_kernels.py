@@ -3,14 +3,22 @@
 import chainer_crossbn  # noqa: F401  makes Chainer importable
 
 # isort: split
+import chainer.functions as F
+import chainermn
 import numpy as np
 import pytest
+from numba.core.dispatcher import Dispatcher
 from reference import error
 
-from chainer_crossbn import kernels
-from chainer_crossbn.kernels import cpu, gpu
+from chainer_crossbn import kernels, normalizers
+from chainer_crossbn.kernels import columns, cpu, gpu, pooling, update, winograd
+from chainer_crossbn.models import VGG16
+from chainer_crossbn.optimizers import MomentumSGD
 
-SHAPES = [(1, 1, 1), (2, 3, 1), (4, 5, 7), (3, 8, 1024), (0, 4, 9)]
+SHAPES = [
+    *((1, 1, 1), (2, 3, 1), (4, 5, 7), (3, 8, 1024), (0, 4, 9)),
+    *((0, 4, 1), (7, 65, 1), (263, 16, 1)),
+]
 # Of the results that have the dtype of the input.
 TOLERANCE = {"float16": 1e-3, "float32": 1e-6, "float64": 1e-13}
 
@@ -98,21 +106,23 @@ def test_merge(counts):
 
 
 def test_precompile_covers_training():
-    before = [len(f.signatures) for f in compiled()]
     kernels.precompile()
-    after = [len(f.signatures) for f in compiled()]
-    x, gy, (a, b, c, d, e) = case((2, 3, 4), "float32")
-    cpu.moments(x)
-    cpu.merge(np.zeros(3), np.zeros(3))
-    cpu.normalize(x, a, b, c)
-    cpu.gradient_sums(x, gy, a, b)
-    cpu.input_gradient(x, gy, a, b, c, d, e)
-    assert [len(f.signatures) for f in compiled()] == after
-    assert all(n >= m and n > 0 for n, m in zip(after, before))
+    before = signatures()
+    comm = chainermn.create_communicator("naive")
+    model = VGG16(3, normalizers.create("multigpu", comm), width=4, fc_units=8)
+    optimizer = MomentumSGD(weight_decay=1e-4).setup(model)
+    for batchsize in (1, 40):  # which take different ways through the convolutions
+        x, t = case((batchsize, 3, 32 * 32), "float32")[0], np.arange(batchsize) % 3
+        x, t = x.reshape(-1, 3, 32, 32), t.astype(np.int32)
+        optimizer.update(lambda x, t: F.softmax_cross_entropy(model(x), t), x, t)
+    assert signatures() == before
+    assert any(before)
 
 
-def compiled():
-    return (
-        *(cpu._moments, cpu._merge, cpu._normalize),
-        *(cpu._gradient_sums, cpu._input_gradient),
-    )
+def signatures():
+    """Return how many signatures each compiled function is compiled for."""
+    algorithms = winograd._F4, winograd._F2
+    found = [*(v for algorithm in algorithms for v in algorithm)]
+    for module in (columns, cpu, pooling, update):
+        found += vars(module).values()
+    return [len(f.signatures) for f in found if isinstance(f, Dispatcher)]

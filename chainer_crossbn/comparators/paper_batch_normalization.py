@@ -124,9 +124,8 @@ class _Gradient(function_node.FunctionNode):
     def forward(self, inputs):
         x, gamma, gy = inputs
         f = self._function
-        flat, flat_gy = (
-            f._layout.flatten(v).astype(f._dtype, copy=False) for v in (x, gy)
-        )
+        flat = f._layout.flatten(x).astype(f._dtype, copy=False)
+        flat_gy = f._layout.flatten_as(gy, flat).astype(f._dtype, copy=False)
         x_hat = _centred(flat, f._mean, f._inv_std)
         gbeta = flat_gy.sum(axis=(0, 2))
         ggamma = (flat_gy * x_hat).sum(axis=(0, 2))

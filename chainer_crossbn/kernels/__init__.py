@@ -2,12 +2,13 @@
 
 For batch normalization, :mod:`cpu` and :mod:`gpu` hold the same four functions on
 arrays of shape ``(n, c, s)``: n samples, c channels and s positions, whatever the
-layout was before. Statistics are float64 arrays of shape ``(c,)``, and all arithmetic
-is float64. :func:`cpu.merge` is for the CPU alone: what ranks exchange is in host
-memory.
+layout was before. Where channels are last in memory, n is samples times positions.
+Statistics are float64 arrays of shape ``(c,)``, and all arithmetic is float64.
+:func:`cpu.merge` is for the CPU alone: what ranks exchange is in host memory.
 
 For CPUs alone there are :mod:`winograd` and :mod:`columns` for convolution, and
-:mod:`pooling` and :mod:`update`.
+:mod:`pooling` and :mod:`update`; images go through them with their channels last in
+memory (:mod:`memory`).
 """
 
 import numpy
@@ -26,18 +27,23 @@ def precompile(dtype=numpy.float32):
     Args:
         dtype: Of the arrays that are going to be normalized.
     """
-    x, v = numpy.zeros((1, 1, 1), dtype), numpy.zeros(1)
-    cpu.moments(x)
-    cpu.merge(numpy.zeros(3), numpy.zeros(3))
-    cpu.normalize(x, v, v, v)
-    cpu.gradient_sums(x, x, v, v)
-    cpu.input_gradient(x, x, v, v, v, v, v)
-    image, filters = numpy.zeros((1, 1, 3, 3), dtype), numpy.zeros((1, 1, 3, 3), dtype)
+    # No side is 1, as that would hide in which order an array is in memory.
+    v = numpy.zeros(2)
+    cpu.merge(numpy.zeros(5), numpy.zeros(5))
+    for positions in (1, 2):
+        x = numpy.zeros((2, 2, positions), dtype)
+        cpu.moments(x)
+        cpu.normalize(x, v, v, v)
+        cpu.gradient_sums(x, x, v, v)
+        cpu.input_gradient(x, x, v, v, v, v, v)
+    filters = numpy.zeros((2, 2, 3, 3), dtype)
+    update.momentum_sgd(filters.copy(), filters, filters.copy(), 0.0, 0.0, 0.0)
+    for side in (2, 3):
+        image = numpy.zeros((2, 2, side, side), dtype)
+        winograd.convolve(image, filters)
+        winograd.gradient_of_input(image, filters)
+        winograd.gradient_of_filters(image, image)
     pooling.spread(*pooling.pool(image, 2), 2, image.shape)
-    update.momentum_sgd(image.copy(), image, image.copy(), 0.0, 0.0, 0.0)
-    winograd.convolve(image, filters)
-    winograd.gradient_of_input(image, filters)
-    winograd.gradient_of_filters(image, image)
     columns.convolve(image, filters, None, (1, 1), (1, 1))
     columns.gradient_of_input(image, filters, image.shape, (1, 1), (1, 1))
     columns.gradient_of_filters(image, image, filters.shape, (1, 1), (1, 1))

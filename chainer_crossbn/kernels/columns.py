@@ -1,57 +1,52 @@
 """Convolution for CPUs by matrix products, on one cache-sized block at a time.
 
 Any kernel size, stride and pad. As in im2col + GEMM (Chellapilla, Puri and Simard,
-2006), but the columns of the whole mini-batch are never there at once.
+2006), but the columns of the whole mini-batch are never there at once, and images have
+their channels last in memory.
 """
 
 import numpy
 
 from chainer_crossbn.kernels.compilation import compiled
+from chainer_crossbn.kernels.memory import as_channels_first, channels_last
 
 _BLOCK_BYTES = 1 << 20
 
 
 @compiled(False)
 def _gather(x, kh, kw, sy, sx, ph, pw, oh, ow, cols):
-    """cols[c, i, j, b, p, q] = x[b, c, p * sy + i - ph, q * sx + j - pw], or 0."""
-    b, c, h, w = x.shape
-    for k in range(c):
-        for i in range(kh):
-            for j in range(kw):
-                for n in range(b):
-                    for p in range(oh):
-                        row = p * sy + i - ph
-                        if row < 0 or row >= h:
-                            for q in range(ow):
-                                cols[k, i, j, n, p, q] = 0
-                            continue
-                        for q in range(ow):
-                            col = q * sx + j - pw
-                            if 0 <= col < w:
-                                cols[k, i, j, n, p, q] = x[n, k, row, col]
-                            else:
-                                cols[k, i, j, n, p, q] = 0
+    """cols[b, p, q, c, i, j] = x[b, p * sy + i - ph, q * sx + j - pw, c], or 0."""
+    b, h, w, c = x.shape
+    for n in range(b):
+        for p in range(oh):
+            for q in range(ow):
+                for i in range(kh):
+                    row = p * sy + i - ph
+                    for j in range(kw):
+                        col = q * sx + j - pw
+                        if 0 <= row < h and 0 <= col < w:
+                            for k in range(c):
+                                cols[n, p, q, k, i, j] = x[n, row, col, k]
+                        else:
+                            for k in range(c):
+                                cols[n, p, q, k, i, j] = 0
 
 
 @compiled(False)
 def _scatter(cols, kh, kw, sy, sx, ph, pw, oh, ow, gx):
     """The transpose of _gather: add each column to where it came from."""
-    b, c, h, w = gx.shape
+    b, h, w, c = gx.shape
+    gx[:] = 0
     for n in range(b):
-        for k in range(c):
-            for p in range(h):
-                for q in range(w):
-                    gx[n, k, p, q] = 0
-            for i in range(kh):
-                for j in range(kw):
-                    for p in range(oh):
-                        row = p * sy + i - ph
-                        if row < 0 or row >= h:
-                            continue
-                        for q in range(ow):
-                            col = q * sx + j - pw
-                            if 0 <= col < w:
-                                gx[n, k, row, col] += cols[k, i, j, n, p, q]
+        for p in range(oh):
+            for q in range(ow):
+                for i in range(kh):
+                    row = p * sy + i - ph
+                    for j in range(kw):
+                        col = q * sx + j - pw
+                        if 0 <= row < h and 0 <= col < w:
+                            for k in range(c):
+                                gx[n, row, col, k] += cols[n, p, q, k, i, j]
 
 
 def _geometry(x_shape, w_shape, stride, pad):
@@ -61,74 +56,65 @@ def _geometry(x_shape, w_shape, stride, pad):
     return (kh, kw, sy, sx, ph, pw, oh, ow)
 
 
-def _blocks(n, column_bytes):
-    step = max(1, min(n, _BLOCK_BYTES // max(column_bytes, 1)))
-    return [slice(i, min(i + step, n)) for i in range(0, n, step)]
+class _Columns:
+    """Blocks of images, and the columns of one of them."""
 
+    def __init__(self, x_shape, geometry, dtype):
+        kh, kw, *_, oh, ow = geometry
+        n, c = x_shape[:2]
+        image = c * kh * kw * oh * ow * dtype.itemsize
+        size = max(1, min(n, _BLOCK_BYTES // max(image, 1)))
+        self.blocks = [slice(i, min(i + size, n)) for i in range(0, n, size)]
+        self._all = numpy.empty((size, oh, ow, c, kh, kw), dtype)
 
-def _columns(x, geometry):
-    kh, kw, *_, oh, ow = geometry
-    c = x.shape[1]
-    blocks = _blocks(len(x), c * kh * kw * oh * ow * x.itemsize)
-    size = blocks[0].stop if blocks else 0
-    return blocks, numpy.empty(c * kh * kw * size * oh * ow, x.dtype)
-
-
-def _view(buffer, c, geometry, b):
-    kh, kw, *_, oh, ow = geometry
-    cols = buffer[: c * kh * kw * b * oh * ow]
-    return cols.reshape(c, kh, kw, b, oh, ow), cols.reshape(c * kh * kw, b * oh * ow)
+    def of(self, part):
+        """Return the columns of a block, and the same as a matrix."""
+        cols = self._all[: len(part)]
+        rows, width = numpy.prod(cols.shape[:3]), numpy.prod(cols.shape[3:])
+        return cols, cols.reshape(rows, width)
 
 
 def convolve(x, w, bias, stride, pad):
     geometry = _geometry(x.shape, w.shape, stride, pad)
-    oh, ow = geometry[-2:]
-    n, c = x.shape[:2]
-    outputs = len(w)
-    y = numpy.empty((n, outputs, oh, ow), x.dtype)
-    weights = w.reshape(outputs, -1)
-    blocks, buffer = _columns(x, geometry)
-    for block in blocks:
-        part = y[block]
-        cols, flat = _view(buffer, c, geometry, len(part))
+    columns = _Columns(x.shape, geometry, x.dtype)
+    x, weights = channels_last(x), w.reshape(len(w), -1).T
+    y = numpy.empty((len(x), *geometry[-2:], len(w)), x.dtype)
+    for block in columns.blocks:
+        cols, matrix = columns.of(x[block])
         _gather(x[block], *geometry, cols)
-        if len(part) == 1:
-            numpy.matmul(weights, flat, out=part.reshape(outputs, oh * ow))
-        else:
-            product = (weights @ flat).reshape(outputs, len(part), oh, ow)
-            part[...] = product.transpose(1, 0, 2, 3)
+        numpy.matmul(matrix, weights, out=y[block].reshape(-1, len(w)))
     if bias is not None:
-        y += bias[:, None, None]
-    return y
+        y += bias
+    return as_channels_first(y)
 
 
 def gradient_of_input(gy, w, x_shape, stride, pad):
     geometry = _geometry(x_shape, w.shape, stride, pad)
-    n, c = x_shape[:2]
-    outputs = len(w)
-    gx = numpy.empty(x_shape, gy.dtype)
-    weights = w.reshape(outputs, -1).T
-    blocks, buffer = _columns(gx, geometry)
-    for block in blocks:
-        part = gx[block]
-        cols, flat = _view(buffer, c, geometry, len(part))
-        numpy.matmul(weights, _channels_first(gy[block]), out=flat)
-        _scatter(cols, *geometry, part)
-    return gx
+    columns = _Columns(x_shape, geometry, gy.dtype)
+    gy, weights = channels_last(gy), w.reshape(len(w), -1)
+    n, c, height, width = x_shape
+    gx = numpy.empty((n, height, width, c), gy.dtype)
+    for block in columns.blocks:
+        cols, matrix = columns.of(gx[block])
+        numpy.matmul(gy[block].reshape(-1, len(w)), weights, out=matrix)
+        _scatter(cols, *geometry, gx[block])
+    return as_channels_first(gx)
 
 
 def gradient_of_filters(x, gy, w_shape, stride, pad):
     geometry = _geometry(x.shape, w_shape, stride, pad)
-    c, outputs = x.shape[1], w_shape[0]
-    gw = numpy.zeros((outputs, numpy.prod(w_shape[1:])), x.dtype)
-    blocks, buffer = _columns(x, geometry)
-    for block in blocks:
-        cols, flat = _view(buffer, c, geometry, len(x[block]))
+    columns = _Columns(x.shape, geometry, x.dtype)
+    x, gy = channels_last(x), channels_last(gy)
+    k = w_shape[0]
+    gw = numpy.empty((k, numpy.prod(w_shape[1:])), x.dtype)
+    if not columns.blocks:
+        gw[:] = 0
+    for block in columns.blocks:
+        cols, matrix = columns.of(x[block])
         _gather(x[block], *geometry, cols)
-        gw += _channels_first(gy[block]) @ flat.T
+        gradient = gy[block].reshape(-1, k).T
+        if block.start == 0:
+            numpy.matmul(gradient, matrix, out=gw)
+        else:
+            gw += gradient @ matrix
     return gw.reshape(w_shape)
-
-
-def _channels_first(gy):
-    """Return (b, k, p, q) as (k, b * p * q)."""
-    return gy.transpose(1, 0, 2, 3).reshape(gy.shape[1], -1)

@@ -1,13 +1,57 @@
 """The kernels for NumPy arrays, compiled by Numba: one pass over memory each.
 
-``reassoc`` lets the sums vectorize; each row of s positions is summed apart first, so
-that rounding errors stay small. Moments are sums about a pivot, the mean of the first
-row of the channel.
+``reassoc`` lets the sums vectorize. They run along the s positions of a channel or,
+where s is 1, along the channels of a row; each row, or block of rows, is summed apart
+first, so that rounding errors stay small. Moments are sums about a pivot, the mean of
+the first row of the channel.
 """
 
 import numpy
 
 from chainer_crossbn.kernels.compilation import REORDERED, compiled
+
+_ROWS = 256  # that are summed apart
+
+
+@compiled(REORDERED)
+def _sums(x, pivot, sums, squares):
+    n, c, s = x.shape
+    for i in range(n):
+        for k in range(c):
+            p = pivot[k]
+            a = 0.0
+            b = 0.0
+            for j in range(s):
+                d = x[i, k, j] - p
+                a += d
+                b += d * d
+            sums[k] += a
+            squares[k] += b
+
+
+@compiled(REORDERED)
+def _sums_of_rows(x, pivot, sums, squares):
+    n, c = x.shape
+    a, b = numpy.zeros(c), numpy.zeros(c)
+    for start in range(0, n, _ROWS):
+        stop = min(start + _ROWS, n)
+        whole = start + (stop - start) // 4 * 4
+        for i in range(start, whole, 4):
+            for k in range(c):
+                p = pivot[k]
+                d, e = x[i, k] - p, x[i + 1, k] - p
+                f, g = x[i + 2, k] - p, x[i + 3, k] - p
+                a[k] += d + e + f + g
+                b[k] += d * d + e * e + f * f + g * g
+        for i in range(whole, stop):
+            for k in range(c):
+                d = x[i, k] - pivot[k]
+                a[k] += d
+                b[k] += d * d
+        for k in range(c):
+            sums[k] += a[k]
+            squares[k] += b[k]
+            a[k] = b[k] = 0
 
 
 @compiled(REORDERED)
@@ -22,17 +66,10 @@ def _moments(x, mean, m2):
         pivot[k] /= s
     again = True
     while again:
-        for i in range(n):
-            for k in range(c):
-                p = pivot[k]
-                a = 0.0
-                b = 0.0
-                for j in range(s):
-                    d = x[i, k, j] - p
-                    a += d
-                    b += d * d
-                mean[k] += a
-                m2[k] += b
+        if s == 1:
+            _sums_of_rows(x[:, :, 0], pivot, mean, m2)
+        else:
+            _sums(x, pivot, mean, m2)
         again = False
         for k in range(c):
             shift = mean[k] / (n * s)
@@ -80,6 +117,14 @@ def _normalize(x, mean, scale, shift, y):
                 y[i, k, j] = (x[i, k, j] - m) * a + b
 
 
+@compiled({"contract"})
+def _normalize_rows(x, mean, scale, shift, y):
+    n, c = x.shape
+    for i in range(n):
+        for k in range(c):
+            y[i, k] = (x[i, k] - mean[k]) * scale[k] + shift[k]
+
+
 @compiled(REORDERED)
 def _gradient_sums(x, gy, mean, sum_gy, sum_gy_d):
     n, c, s = x.shape
@@ -96,6 +141,22 @@ def _gradient_sums(x, gy, mean, sum_gy, sum_gy_d):
             sum_gy_d[k] += b
 
 
+@compiled(REORDERED)
+def _gradient_sums_of_rows(x, gy, mean, sum_gy, sum_gy_d):
+    n, c = x.shape
+    a, b = numpy.zeros(c), numpy.zeros(c)
+    for start in range(0, n, _ROWS):
+        for i in range(start, min(start + _ROWS, n)):
+            for k in range(c):
+                g = numpy.float64(gy[i, k])
+                a[k] += g
+                b[k] += g * (x[i, k] - mean[k])
+        for k in range(c):
+            sum_gy[k] += a[k]
+            sum_gy_d[k] += b[k]
+            a[k] = b[k] = 0
+
+
 @compiled({"contract"})
 def _input_gradient(x, gy, mean, slope, scale, mean_gy, gx):
     n, c, s = x.shape
@@ -104,6 +165,15 @@ def _input_gradient(x, gy, mean, slope, scale, mean_gy, gx):
             m, t, a, b = mean[k], slope[k], scale[k], mean_gy[k]
             for j in range(s):
                 gx[i, k, j] = (gy[i, k, j] - b - (x[i, k, j] - m) * t) * a
+
+
+@compiled({"contract"})
+def _input_gradient_of_rows(x, gy, mean, slope, scale, mean_gy, gx):
+    n, c = x.shape
+    for i in range(n):
+        for k in range(c):
+            d = x[i, k] - mean[k]
+            gx[i, k] = (gy[i, k] - mean_gy[k] - d * slope[k]) * scale[k]
 
 
 def _compilable(x):
@@ -136,7 +206,10 @@ def normalize(x, mean, scale, shift):
     """As :func:`chainer_crossbn.kernels.gpu.normalize`."""
     source = _compilable(x)
     y = numpy.empty_like(source)
-    _normalize(source, mean, scale, shift, y)
+    if x.shape[2] == 1:
+        _normalize_rows(source[:, :, 0], mean, scale, shift, y[:, :, 0])
+    else:
+        _normalize(source, mean, scale, shift, y)
     return y.astype(x.dtype, copy=False)
 
 
@@ -144,7 +217,11 @@ def gradient_sums(x, gy, mean, inv_std):
     """As :func:`chainer_crossbn.kernels.gpu.gradient_sums`."""
     c = x.shape[1]
     sum_gy, sum_gy_d = numpy.zeros(c), numpy.zeros(c)
-    _gradient_sums(_compilable(x), _compilable(gy), mean, sum_gy, sum_gy_d)
+    x, gy = _compilable(x), _compilable(gy)
+    if x.shape[2] == 1:
+        _gradient_sums_of_rows(x[:, :, 0], gy[:, :, 0], mean, sum_gy, sum_gy_d)
+    else:
+        _gradient_sums(x, gy, mean, sum_gy, sum_gy_d)
     return sum_gy, sum_gy_d * inv_std
 
 
@@ -152,7 +229,9 @@ def input_gradient(x, gy, mean, inv_std, scale, mean_gy, mean_gy_x_hat):
     """As :func:`chainer_crossbn.kernels.gpu.input_gradient`."""
     source = _compilable(x)
     gx = numpy.empty_like(source)
-    _input_gradient(
-        source, _compilable(gy), mean, inv_std * mean_gy_x_hat, scale, mean_gy, gx
-    )
+    gy, vectors = _compilable(gy), (mean, inv_std * mean_gy_x_hat, scale, mean_gy)
+    if x.shape[2] == 1:
+        _input_gradient_of_rows(source[:, :, 0], gy[:, :, 0], *vectors, gx[:, :, 0])
+    else:
+        _input_gradient(source, gy, *vectors, gx)
     return gx.astype(x.dtype, copy=False)

@@ -1,310 +1,402 @@
-"""Winograd's F(4x4, 3x3) convolution for CPUs: 3x3 filters, stride 1, pad 1.
+"""Fast convolution for CPUs by few products: 3x3 filters, stride 1, pad 1.
 
-Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (2015): each tile of
-4x4 outputs is computed from 6x6 inputs by 36 products a channel pair in place of 144.
-The products of all tiles are 36 matrix products, which BLAS makes; the transforms
-around them are compiled by Numba. They run over images whose channels come last, so
-that they vectorize at every size of the maps; a chunk of images that fits into the
-cache is packed so at a time.
+Winograd's minimal filtering as Lavin & Gray have it, "Fast Algorithms for Convolutional
+Neural Networks" (2015): Y = A' [(G g G') * (B' d B)] A for a filter g and a tile d of
+the input. The products of all tiles are matrix products over the channels, one for each
+element of the transformed tile, which BLAS makes. The transforms around them run over
+arrays whose channels come last, a vector of channels at a time: code for them is
+generated from the matrices.
 """
 
+from typing import NamedTuple
+
 import numpy
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from chainer_crossbn.kernels.compilation import REORDERED, compiled
+from chainer_crossbn.kernels.compilation import compiled
+from chainer_crossbn.kernels.memory import as_channels_first, channels_last
 
-_BLOCK = 64  # channels that are transformed together, in the first-level cache
-_CHUNK_BYTES = 3 << 20  # of transformed tiles, in the second- or third-level cache
+_VECTOR_BYTES = 64
+_BLOCK = 64  # channels of filters that are transformed together
+_CHUNK_BYTES = 3 << 19  # of transformed tiles, in the second-level cache
 
-
-@compiled(REORDERED)
-def _pack(x, packed):
-    """Copy (b, c, h, w) with the channels last, inside the padding."""
-    b, c, h, w = x.shape
-    for i in range(b):
-        for p in range(h):
-            for k0 in range(0, c, 16):
-                k1 = min(k0 + 16, c)
-                for q in range(w):
-                    for k in range(k0, k1):
-                        packed[i, p + 1, q + 1, k] = x[i, k, p, q]
-
-
-@compiled(REORDERED)
-def _transform_inputs(packed, th, tw, v):
-    """v = B' d B for each 6x6 tile d of ``packed``; v has shape (36, tiles, c)."""
-    b, c = packed.shape[0], packed.shape[3]
-    two, four, five = (packed.dtype.type(2), packed.dtype.type(4), packed.dtype.type(5))
-    rows = numpy.empty((6, 6, _BLOCK), packed.dtype)
-    for i in range(b):
-        for p in range(th):
-            for q in range(tw):
-                t = (i * th + p) * tw + q
-                for k0 in range(0, c, _BLOCK):
-                    n = min(_BLOCK, c - k0)
-                    d = packed[i, 4 * p : 4 * p + 6, 4 * q : 4 * q + 6, k0 : k0 + n]
-                    for j in range(6):
-                        for k in range(n):
-                            d0, d1, d2 = d[0, j, k], d[1, j, k], d[2, j, k]
-                            d3, d4, d5 = d[3, j, k], d[4, j, k], d[5, j, k]
-                            e, f = d4 - four * d2, d3 - four * d1
-                            g, h = d4 - d2, two * (d3 - d1)
-                            rows[0, j, k] = four * d0 - five * d2 + d4
-                            rows[1, j, k] = e + f
-                            rows[2, j, k] = e - f
-                            rows[3, j, k] = g + h
-                            rows[4, j, k] = g - h
-                            rows[5, j, k] = four * d1 - five * d3 + d5
-                    for j in range(6):
-                        for k in range(n):
-                            d0, d1, d2 = rows[j, 0, k], rows[j, 1, k], rows[j, 2, k]
-                            d3, d4, d5 = rows[j, 3, k], rows[j, 4, k], rows[j, 5, k]
-                            e, f = d4 - four * d2, d3 - four * d1
-                            g, h = d4 - d2, two * (d3 - d1)
-                            v[6 * j, t, k0 + k] = four * d0 - five * d2 + d4
-                            v[6 * j + 1, t, k0 + k] = e + f
-                            v[6 * j + 2, t, k0 + k] = e - f
-                            v[6 * j + 3, t, k0 + k] = g + h
-                            v[6 * j + 4, t, k0 + k] = g - h
-                            v[6 * j + 5, t, k0 + k] = four * d1 - five * d3 + d5
+# F(4x4, 3x3): tiles of 6x6, 36 products a channel pair in place of 144.
+_B4 = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+)
+_G4 = (
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
+_A4 = (
+    (1, 1, 1, 1, 1, 0),
+    (0, 1, -1, 2, -2, 0),
+    (0, 1, 1, 4, 4, 0),
+    (0, 1, -1, 8, -8, 1),
+)
+# Whole maps of 2x2, without their padding: g1 d0 + g2 d1 and g0 d0 + g1 d1 are made of
+# three products, (d0 + d1) g1, d1 (g2 - g1) and d0 (g0 - g1): 9 a channel pair.
+_B2 = ((1, 1), (0, 1), (1, 0))
+_G2 = ((0, 1, 0), (0, -1, 1), (1, -1, 0))
+_A2 = ((1, 1, 0), (1, 0, 1))
 
 
-@compiled(REORDERED)
-def _transform_filters(w, u):
-    """u = G g G' for each 3x3 filter g; u has shape (36, inputs, outputs)."""
-    outputs, inputs = w.shape[:2]
-    quarter, sixth = w.dtype.type(1 / 4), w.dtype.type(1 / 6)
-    twelfth, twenty_fourth = w.dtype.type(1 / 12), w.dtype.type(1 / 24)
-    g = numpy.empty((3, 3, _BLOCK), w.dtype)
-    rows = numpy.empty((6, 3, _BLOCK), w.dtype)
-    for k0 in range(0, outputs, _BLOCK):
-        n = min(_BLOCK, outputs - k0)
-        for c in range(inputs):
-            for k in range(n):
-                for i in range(3):
-                    for j in range(3):
-                        g[i, j, k] = w[k0 + k, c, i, j]
-            for j in range(3):
-                for k in range(n):
-                    g0, g1, g2 = g[0, j, k], g[1, j, k], g[2, j, k]
-                    e, f = -sixth * (g0 + g2), sixth * g1
-                    d, h = twenty_fourth * g0 + sixth * g2, twelfth * g1
-                    rows[0, j, k] = quarter * g0
-                    rows[1, j, k] = e - f
-                    rows[2, j, k] = e + f
-                    rows[3, j, k] = d + h
-                    rows[4, j, k] = d - h
-                    rows[5, j, k] = g2
-            for i in range(6):
-                for k in range(n):
-                    g0, g1, g2 = rows[i, 0, k], rows[i, 1, k], rows[i, 2, k]
-                    e, f = -sixth * (g0 + g2), sixth * g1
-                    d, h = twenty_fourth * g0 + sixth * g2, twelfth * g1
-                    u[6 * i, c, k0 + k] = quarter * g0
-                    u[6 * i + 1, c, k0 + k] = e - f
-                    u[6 * i + 2, c, k0 + k] = e + f
-                    u[6 * i + 3, c, k0 + k] = d + h
-                    u[6 * i + 4, c, k0 + k] = d - h
-                    u[6 * i + 5, c, k0 + k] = g2
+def _transposed(matrix):
+    return tuple(zip(*matrix))
 
 
-@compiled(REORDERED)
-def _transform_outputs(m, th, tw, bias, y):
-    """y = A' m A + bias for each tile of m, of shape (36, tiles, outputs)."""
-    b, outputs, height, width = y.shape
-    two, four, eight = y.dtype.type(2), y.dtype.type(4), y.dtype.type(8)
-    cols = numpy.empty((4, 6, _BLOCK), y.dtype)
-    lines = numpy.empty((4, 4 * tw, outputs), y.dtype)
-    for i in range(b):
-        for p in range(th):
-            for q in range(tw):
-                t = (i * th + p) * tw + q
-                for k0 in range(0, outputs, _BLOCK):
-                    n = min(_BLOCK, outputs - k0)
-                    for j in range(6):
-                        for k in range(n):
-                            m0, m1 = m[j, t, k0 + k], m[6 + j, t, k0 + k]
-                            m2, m3 = m[12 + j, t, k0 + k], m[18 + j, t, k0 + k]
-                            m4, m5 = m[24 + j, t, k0 + k], m[30 + j, t, k0 + k]
-                            e, f, g, h = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-                            cols[0, j, k] = m0 + e + g
-                            cols[1, j, k] = f + two * h
-                            cols[2, j, k] = e + four * g
-                            cols[3, j, k] = f + eight * h + m5
-                    for j in range(4):
-                        for k in range(n):
-                            m0, m1, m2 = cols[j, 0, k], cols[j, 1, k], cols[j, 2, k]
-                            m3, m4, m5 = cols[j, 3, k], cols[j, 4, k], cols[j, 5, k]
-                            e, f, g, h = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-                            a = bias[k0 + k]
-                            lines[j, 4 * q, k0 + k] = m0 + e + g + a
-                            lines[j, 4 * q + 1, k0 + k] = f + two * h + a
-                            lines[j, 4 * q + 2, k0 + k] = e + four * g + a
-                            lines[j, 4 * q + 3, k0 + k] = f + eight * h + m5 + a
-            for j in range(min(4, height - 4 * p)):
-                for k0 in range(0, outputs, 16):
-                    for k in range(k0, min(k0 + 16, outputs)):
-                        for q in range(width):
-                            y[i, k, 4 * p + j, q] = lines[j, q, k]
+# The gradients of y = A' [u * v] A by u and by v go through the transposes.
+_MATRICES = {
+    "B4": _B4,
+    "G4": _G4,
+    "A4": _A4,
+    "A4'": _transposed(_A4),
+    "G4'": _transposed(_G4),
+    "B2": _B2,
+    "G2": _G2,
+    "A2": _A2,
+    "A2'": _transposed(_A2),
+    "G2'": _transposed(_G2),
+}
 
 
-@compiled(REORDERED)
-def _transform_gradients(packed, th, tw, z):
-    """z = G g G' for each 4x4 tile g of gy, as F(3x3, 4x4) has it; (36, tiles, c)."""
-    b, c = packed.shape[0], packed.shape[3]
-    two, four = packed.dtype.type(2), packed.dtype.type(4)
-    quarter, sixth = packed.dtype.type(1 / 4), packed.dtype.type(1 / 6)
-    twenty_fourth = packed.dtype.type(1 / 24)
-    rows = numpy.empty((6, 4, _BLOCK), packed.dtype)
-    for i in range(b):
-        for p in range(th):
-            for q in range(tw):
-                t = (i * th + p) * tw + q
-                for k0 in range(0, c, _BLOCK):
-                    n = min(_BLOCK, c - k0)
-                    d = packed[
-                        i, 4 * p + 1 : 4 * p + 5, 4 * q + 1 : 4 * q + 5, k0 : k0 + n
-                    ]
-                    for j in range(4):
-                        for k in range(n):
-                            g0, g1 = d[0, j, k], d[1, j, k]
-                            g2, g3 = d[2, j, k], d[3, j, k]
-                            e, f = -sixth * (g0 + g2), sixth * (g1 + g3)
-                            h = twenty_fourth * (g0 + four * g2)
-                            m = twenty_fourth * two * (g1 + four * g3)
-                            rows[0, j, k] = quarter * g0
-                            rows[1, j, k] = e - f
-                            rows[2, j, k] = e + f
-                            rows[3, j, k] = h + m
-                            rows[4, j, k] = h - m
-                            rows[5, j, k] = g3
-                    for j in range(6):
-                        for k in range(n):
-                            g0, g1 = rows[j, 0, k], rows[j, 1, k]
-                            g2, g3 = rows[j, 2, k], rows[j, 3, k]
-                            e, f = -sixth * (g0 + g2), sixth * (g1 + g3)
-                            h = twenty_fourth * (g0 + four * g2)
-                            m = twenty_fourth * two * (g1 + four * g3)
-                            z[6 * j, t, k0 + k] = quarter * g0
-                            z[6 * j + 1, t, k0 + k] = e - f
-                            z[6 * j + 2, t, k0 + k] = e + f
-                            z[6 * j + 3, t, k0 + k] = h + m
-                            z[6 * j + 4, t, k0 + k] = h - m
-                            z[6 * j + 5, t, k0 + k] = g3
+def _combine(builder, row, values):
+    """Emit the sum of values, each times its factor in a row of a matrix."""
+    flags = ("contract", "nsz")
+    total = None
+    # What is only added comes first, so that each product can be fused into the sum.
+    for factor, value in sorted(zip(row, values), key=lambda pair: abs(pair[0]) != 1):
+        if factor == 0:
+            continue
+        if abs(factor) == 1:
+            term = value
+        else:
+            element = (
+                value.type.element if hasattr(value.type, "element") else value.type
+            )
+            constant = ir.Constant(element, float(abs(factor)))
+            if element is not value.type:
+                constant = ir.Constant(value.type, [constant] * value.type.count)
+            term = builder.fmul(value, constant, flags=flags)
+        if total is None:
+            total = term if factor > 0 else builder.fneg(term)
+        elif factor > 0:
+            total = builder.fadd(total, term, flags=flags)
+        else:
+            total = builder.fsub(total, term, flags=flags)
+    return total
 
 
-@compiled(REORDERED)
-def _gather_filters(s, gw):
-    """gw = A' s A for each pair of s, (36, inputs, outputs), as F(3x3, 4x4) has it."""
-    inputs, outputs = s.shape[1:]
-    two, four = s.dtype.type(2), s.dtype.type(4)
-    cols = numpy.empty((3, 6, _BLOCK), s.dtype)
-    out = numpy.empty((3, 3, _BLOCK), s.dtype)
-    for k0 in range(0, outputs, _BLOCK):
-        n = min(_BLOCK, outputs - k0)
-        for c in range(inputs):
-            for j in range(6):
-                for k in range(n):
-                    s0, s1 = s[j, c, k0 + k], s[6 + j, c, k0 + k]
-                    s2, s3 = s[12 + j, c, k0 + k], s[18 + j, c, k0 + k]
-                    s4, s5 = s[24 + j, c, k0 + k], s[30 + j, c, k0 + k]
-                    e, f, g, h = s1 + s2, s1 - s2, s3 + s4, s3 - s4
-                    cols[0, j, k] = s0 + e + g
-                    cols[1, j, k] = f + two * h
-                    cols[2, j, k] = e + four * g + s5
-            for i in range(3):
-                for k in range(n):
-                    s0, s1, s2 = cols[i, 0, k], cols[i, 1, k], cols[i, 2, k]
-                    s3, s4, s5 = cols[i, 3, k], cols[i, 4, k], cols[i, 5, k]
-                    e, f, g, h = s1 + s2, s1 - s2, s3 + s4, s3 - s4
-                    out[i, 0, k] = s0 + e + g
-                    out[i, 1, k] = f + two * h
-                    out[i, 2, k] = e + four * g + s5
-            for k in range(n):
-                for i in range(3):
-                    for j in range(3):
-                        gw[k0 + k, c, i, j] = out[i, j, k]
+@intrinsic(prefer_literal=True)
+def _sandwich(typing_context, name, sources, destinations, n, like):
+    """Compute L d L' for a matrix L and n tiles d that lie side by side.
+
+    Args:
+        name (str): Literal: which of the matrices.
+        sources: int64 array: the address of each element of the first tile.
+        destinations: Likewise, of the result.
+        n (int): Number of tiles; the next has the addresses next to these.
+        like: Array of the dtype that the tiles have.
+    """
+    matrix = _MATRICES[name.literal_value]
+    side = len(matrix[0])
+
+    def generate(context, builder, signature, arguments):
+        element = context.get_data_type(like.dtype)
+        lanes = _VECTOR_BYTES // (like.dtype.bitwidth // 8)
+        tables = [
+            context.make_array(kind)(context, builder, value).data
+            for kind, value in zip((sources, destinations), arguments[1:3])
+        ]
+
+        def at(table, place, k, kind):
+            address = builder.load(cgutils.gep(builder, table, place))
+            pointer = builder.inttoptr(address, element.as_pointer())
+            return builder.bitcast(builder.gep(pointer, [k]), kind.as_pointer())
+
+        def transform(k, kind):
+            align = like.dtype.bitwidth // 8
+            d = [
+                builder.load(at(tables[0], place, k, kind), align=align)
+                for place in range(side * side)
+            ]
+            columns = [
+                [_combine(builder, row, d[j::side]) for row in matrix]
+                for j in range(side)
+            ]
+            for i in range(len(matrix)):
+                line = [column[i] for column in columns]
+                for j, row in enumerate(matrix):
+                    place = i * len(matrix) + j
+                    pointer = at(tables[1], place, k, kind)
+                    builder.store(_combine(builder, row, line), pointer, align=align)
+
+        count = arguments[3]
+        zero, one, step = (ir.Constant(count.type, v) for v in (0, 1, lanes))
+        whole = builder.sub(count, builder.urem(count, step))
+        for start, stop, stride, kind in (
+            (zero, whole, step, ir.VectorType(element, lanes)),
+            (whole, count, one, element),
+        ):
+            with cgutils.for_range_slice(builder, start, stop, stride) as (k, _):
+                transform(k, kind)
+        return context.get_dummy_value()
+
+    return types.void(name, sources, destinations, n, like), generate
 
 
-def _tiles(shape):
-    return -(-shape[2] // 4), -(-shape[3] // 4)
+def _reader(name, size, step, offset):
+    """Return a function that transforms the tiles of images.
+
+    Tiles of ``size`` positions a side begin each ``step`` positions, the first at
+    ``offset``; outside of the image there are zeros.
+    """
+    n_from, n_to = size * size, len(_MATRICES[name]) ** 2
+
+    @compiled(False)
+    def read(x, th, tw, v):
+        """Transform x, of shape (b, h, w, c), to v, of shape (products, tiles, c)."""
+        b, h, w, c = x.shape
+        zeros = numpy.zeros(c, x.dtype)
+        sources = numpy.empty(n_from, numpy.int64)
+        destinations = numpy.empty(n_to, numpy.int64)
+        for p in range(n_to):
+            destinations[p] = v.ctypes.data + p * v.strides[0]
+        for i in range(b):
+            for p in range(th):
+                for q in range(tw):
+                    place = 0
+                    for row in range(p * step + offset, p * step + offset + size):
+                        line = x.ctypes.data + i * x.strides[0] + row * x.strides[1]
+                        for col in range(q * step + offset, q * step + offset + size):
+                            if 0 <= row < h and 0 <= col < w:
+                                sources[place] = line + col * x.strides[2]
+                            else:
+                                sources[place] = zeros.ctypes.data
+                            place += 1
+                    _sandwich(name, sources, destinations, c, x)
+                    destinations += v.strides[1]
+
+    return read
 
 
-def _packed(x, th, tw):
-    # What _pack leaves is the padding.
-    return numpy.zeros((len(x), 4 * th + 2, 4 * tw + 2, x.shape[1]), x.dtype)
+def _writer(name, size):
+    """Return a function that transforms products back to tiles of images."""
+    n_from, n_to = len(_MATRICES[name][0]) ** 2, size * size
+
+    @compiled(False)
+    def write(m, th, tw, y):
+        """Transform m, of shape (products, tiles, k), to y, of shape (b, h, w, k)."""
+        b, h, w, k = y.shape
+        outside = numpy.empty(k, y.dtype)
+        sources = numpy.empty(n_from, numpy.int64)
+        destinations = numpy.empty(n_to, numpy.int64)
+        for p in range(n_from):
+            sources[p] = m.ctypes.data + p * m.strides[0]
+        for i in range(b):
+            for p in range(th):
+                for q in range(tw):
+                    place = 0
+                    for row in range(p * size, p * size + size):
+                        line = y.ctypes.data + i * y.strides[0] + row * y.strides[1]
+                        for col in range(q * size, q * size + size):
+                            if row < h and col < w:
+                                destinations[place] = line + col * y.strides[2]
+                            else:
+                                destinations[place] = outside.ctypes.data
+                            place += 1
+                    _sandwich(name, sources, destinations, k, y)
+                    sources += m.strides[1]
+
+    return write
 
 
-def _chunks(n, tiles, channels, itemsize):
-    step = max(1, _CHUNK_BYTES // (36 * tiles * channels * itemsize))
-    step = -(-n // -(-n // step)) if n else 1
-    return [slice(i, min(i + step, n)) for i in range(0, n, step)]
+def _filter_reader(name):
+    n_to = len(_MATRICES[name]) ** 2
+
+    @compiled(False)
+    def read(w, turned, u):
+        """Transform w, of shape (a, b, 3, 3), to u, of shape (products, a, b)."""
+        a, b = w.shape[:2]
+        g = numpy.empty((9, _BLOCK), w.dtype)
+        sources = numpy.empty(9, numpy.int64)
+        destinations = numpy.empty(n_to, numpy.int64)
+        for p in range(9):
+            place = 8 - p if turned else p
+            sources[p] = g.ctypes.data + place * g.strides[0]
+        for k in range(0, b, _BLOCK):
+            n = min(_BLOCK, b - k)
+            for i in range(a):
+                for j in range(n):
+                    for p in range(3):
+                        for q in range(3):
+                            g[3 * p + q, j] = w[i, k + j, p, q]
+                start = u.ctypes.data + i * u.strides[1] + k * u.strides[2]
+                for p in range(n_to):
+                    destinations[p] = start + p * u.strides[0]
+                _sandwich(name, sources, destinations, n, w)
+
+    return read
+
+
+def _filter_writer(name):
+    n_from = len(_MATRICES[name][0]) ** 2
+
+    @compiled(False)
+    def write(s, gw):
+        """Transform s, of shape (products, k, c), to gw, of shape (k, c, 3, 3)."""
+        outputs, inputs = gw.shape[:2]
+        g = numpy.empty((9, _BLOCK), gw.dtype)
+        sources = numpy.empty(n_from, numpy.int64)
+        destinations = numpy.empty(9, numpy.int64)
+        for p in range(9):
+            destinations[p] = g.ctypes.data + p * g.strides[0]
+        for k in range(outputs):
+            for c in range(0, inputs, _BLOCK):
+                n = min(_BLOCK, inputs - c)
+                start = s.ctypes.data + k * s.strides[1] + c * s.strides[2]
+                for p in range(n_from):
+                    sources[p] = start + p * s.strides[0]
+                _sandwich(name, sources, destinations, n, gw)
+                for j in range(n):
+                    for p in range(3):
+                        for q in range(3):
+                            gw[k, c + j, p, q] = g[3 * p + q, j]
+
+    return write
+
+
+class _Algorithm(NamedTuple):
+    """Transforms of one minimal filtering algorithm."""
+
+    tile: int  # outputs a side
+    products: int
+    inputs: object
+    filters: object
+    outputs: object
+    gradients: object  # of the outputs
+    filter_gradients: object
+    ones: int  # which product goes into every output once
+
+
+_F4 = _Algorithm(
+    tile=4,
+    products=36,
+    inputs=_reader("B4", 6, 4, -1),
+    filters=_filter_reader("G4"),
+    outputs=_writer("A4", 4),
+    gradients=_reader("A4'", 4, 4, 0),
+    filter_gradients=_filter_writer("G4'"),
+    ones=7,
+)
+_F2 = _Algorithm(
+    tile=2,
+    products=9,
+    inputs=_reader("B2", 2, 2, 0),
+    filters=_filter_reader("G2"),
+    outputs=_writer("A2", 2),
+    gradients=_reader("A2'", 2, 2, 0),
+    filter_gradients=_filter_writer("G2'"),
+    ones=0,
+)
+
+
+def _algorithm(shape):
+    """Return the algorithm for images (n, h, w, ...)."""
+    return _F2 if shape[1] <= 2 and shape[2] <= 2 else _F4
+
+
+class _Chunks:
+    """Cuts images of one convolution into chunks whose tiles the cache holds."""
+
+    def __init__(self, algorithm, shape, inputs, outputs, itemsize):
+        n, height, width = shape[:3]
+        self.down = -(-height // algorithm.tile)
+        self.across = -(-width // algorithm.tile)
+        filters = algorithm.products * inputs * outputs * itemsize
+        image = self.down * self.across * algorithm.products * (inputs + outputs)
+        # Each chunk passes over all filters.
+        size = max(1, max(_CHUNK_BYTES, filters) // (image * itemsize))
+        self.slices = [slice(i, min(i + size, n)) for i in range(0, n, size)]
+        self.tiles = min(size, n) * self.down * self.across
 
 
 def pays(x_shape, w_shape):
     """Whether the transforms cost less than the products that they save.
 
     The transform of the filters is once a call, so there must be tiles enough, and the
-    more the less of the filters the cache holds.
+    more the less of the filters the cache holds. Measured with AVX-512.
     """
-    th, tw = _tiles(x_shape)
-    outputs, inputs = w_shape[:2]
-    return inputs >= 16 and x_shape[0] * th * tw >= 16 + outputs * inputs / 4096
+    n, _, height, width = x_shape
+    tile = _algorithm((n, height, width)).tile
+    tiles = n * -(-height // tile) * -(-width // tile)
+    return tiles >= 3 + w_shape[0] * w_shape[1] / 2**15
+
+
+def _convolve(x, w, bias, turned):
+    """Convolve (n, h, w, c) with (c, k, 3, 3), turned by 180 degrees or not."""
+    algorithm = _algorithm(x.shape)
+    inputs, outputs = w.shape[:2]
+    u = numpy.empty((algorithm.products, inputs, outputs), x.dtype)
+    algorithm.filters(w, turned, u)
+    y = numpy.empty((*x.shape[:3], outputs), x.dtype)
+    chunks = _Chunks(algorithm, x.shape, inputs, outputs, x.itemsize)
+    v = numpy.empty((algorithm.products, chunks.tiles, inputs), x.dtype)
+    m = numpy.empty((algorithm.products, chunks.tiles, outputs), x.dtype)
+    grid = chunks.down, chunks.across
+    for chunk in chunks.slices:
+        part = x[chunk]
+        t = len(part) * chunks.down * chunks.across
+        algorithm.inputs(part, *grid, v)
+        numpy.matmul(v[:, :t], u, out=m[:, :t])
+        if bias is not None:
+            m[algorithm.ones] += bias
+        algorithm.outputs(m, *grid, y[chunk])
+    return as_channels_first(y)
 
 
 def convolve(x, w, bias=None):
-    """Return the convolution of (n, c, h, w) with (k, c, 3, 3), and add a bias."""
-    n, c, height, width = x.shape
-    outputs = len(w)
-    th, tw = _tiles(x.shape)
-    if bias is None:
-        bias = numpy.zeros(outputs, x.dtype)
-    u = numpy.empty((36, c, outputs), x.dtype)
-    _transform_filters(w, u)
-    y = numpy.empty((n, outputs, height, width), x.dtype)
-    chunks = _chunks(n, th * tw, c + outputs, x.itemsize)
-    if not chunks:
-        return y
-    size = chunks[0].stop
-    packed = _packed(x[:size], th, tw)
-    v = numpy.empty((36, size * th * tw, c), x.dtype)
-    m = numpy.empty((36, size * th * tw, outputs), x.dtype)
-    for chunk in chunks:
-        part = x[chunk]
-        t = len(part) * th * tw
-        _pack(part, packed)
-        _transform_inputs(packed[: len(part)], th, tw, v)
-        numpy.matmul(v[:, :t], u, out=m[:, :t])
-        _transform_outputs(m, th, tw, bias, y[chunk])
-    return y
+    """Return the convolution of (n, c, h, w) with (k, c, 3, 3), and add a bias.
+
+    Arrays of images are best channels last in memory; the result is.
+    """
+    return _convolve(channels_last(x), w.transpose(1, 0, 2, 3), bias, False)
 
 
 def gradient_of_input(gy, w):
     """Return the gradient of the input: convolution with turned, swapped filters."""
-    return convolve(gy, w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3))
+    return _convolve(channels_last(gy), w, None, True)
 
 
 def gradient_of_filters(x, gy):
-    n, c = x.shape[:2]
-    outputs = gy.shape[1]
-    th, tw = _tiles(x.shape)
-    gw = numpy.empty((outputs, c, 3, 3), x.dtype)
-    chunks = _chunks(n, th * tw, c + outputs, x.itemsize)
+    x, gy = channels_last(x), channels_last(gy)
+    inputs, outputs = x.shape[3], gy.shape[3]
+    algorithm = _algorithm(x.shape)
+    gw = numpy.zeros((outputs, inputs, 3, 3), x.dtype)
+    chunks = _Chunks(algorithm, x.shape, inputs, outputs, x.itemsize)
+    v = numpy.empty((algorithm.products, chunks.tiles, inputs), x.dtype)
+    z = numpy.empty((algorithm.products, chunks.tiles, outputs), x.dtype)
+    grid = chunks.down, chunks.across
     total = None
-    if not chunks:
-        gw[...] = 0
-        return gw
-    size = chunks[0].stop
-    packed_x, packed_gy = _packed(x[:size], th, tw), _packed(gy[:size], th, tw)
-    v = numpy.empty((36, size * th * tw, c), x.dtype)
-    z = numpy.empty((36, size * th * tw, outputs), x.dtype)
-    for chunk in chunks:
+    for chunk in chunks.slices:
         part = x[chunk]
-        t = len(part) * th * tw
-        _pack(part, packed_x)
-        _pack(gy[chunk], packed_gy)
-        _transform_inputs(packed_x[: len(part)], th, tw, v)
-        _transform_gradients(packed_gy[: len(part)], th, tw, z)
-        s = numpy.matmul(v[:, :t].transpose(0, 2, 1), z[:, :t])
+        t = len(part) * chunks.down * chunks.across
+        algorithm.inputs(part, *grid, v)
+        algorithm.gradients(gy[chunk], *grid, z)
+        s = numpy.matmul(z[:, :t].transpose(0, 2, 1), v[:, :t])
         total = s if total is None else numpy.add(total, s, out=total)
-    _gather_filters(total, gw)
+    if total is not None:
+        algorithm.filter_gradients(total, gw)
     return gw
