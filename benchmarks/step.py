@@ -39,13 +39,15 @@ def our_step(bn, batch, width, fc_units):
     import chainer
     import chainermn
 
-    from chainer_crossbn import kernels, normalizers
+    from chainer_crossbn import communicators, kernels, normalizers
+    from chainer_crossbn.kernels.memory import keep_freed_memory
     from chainer_crossbn.models import VGG16
     from chainer_crossbn.optimizers import MomentumSGD
     from chainer_crossbn.updaters import GlobalUpdater, prime
 
+    keep_freed_memory()
     kernels.precompile()
-    comm = chainermn.create_communicator("naive")
+    comm = communicators.create("host", WORLD)
     model = VGG16(N_CLASS, normalizers.create(bn, comm), width, fc_units, dropout=0.0)
     optimizer = chainermn.create_multi_node_optimizer(
         MomentumSGD(0.01, 0.9, 5e-4), comm

@@ -13,7 +13,7 @@ INITIALIZERS = {
     "lecun": chainer.initializers.LeCunNormal,
     "glorot": chainer.initializers.GlorotNormal,
 }
-COMMUNICATORS = ("naive", "flat", "pure_nccl", "non_cuda_aware")
+COMMUNICATORS = ("host", "naive", "flat", "pure_nccl", "non_cuda_aware")
 
 _REFERENCE_LR = 0.01
 _REFERENCE_GLOBAL_BATCH = 512
@@ -147,7 +147,7 @@ def parse(argv=None):
         machine,
         "--communicator",
         choices=COMMUNICATORS,
-        help="ChainerMN communicator (default: naive on CPUs, pure_nccl on GPUs)",
+        help="communicator (default: host on CPUs, pure_nccl on GPUs)",
     )
     device = machine.add_mutually_exclusive_group()
     device.add_argument("--gpu", action="store_true", help="one GPU per rank")

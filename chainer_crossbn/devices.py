@@ -40,8 +40,8 @@ def choose(args, world, node):
     if enough and not args.cpu:
         args.communicator = args.communicator or "pure_nccl"
         return chainer.get_device(f"@cupy:{node.rank}"), "a GPU for each rank"
-    args.communicator = args.communicator or "naive"
-    if args.communicator != "naive":
+    args.communicator = args.communicator or "host"
+    if args.communicator not in ("host", "naive"):
         raise UsageError(
             f"--communicator {args.communicator} needs GPUs; on CPUs leave it out"
         )

@@ -17,6 +17,7 @@ from mpi4py import MPI
 from chainer_crossbn import (
     arguments,
     collectives,
+    communicators,
     console,
     datasets,
     devices,
@@ -27,6 +28,7 @@ from chainer_crossbn import (
 from chainer_crossbn.command_line import UsageError
 from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator
 from chainer_crossbn.iterators import ShareIterator
+from chainer_crossbn.kernels.memory import keep_freed_memory
 from chainer_crossbn.models import MODELS
 from chainer_crossbn.optimizers import MomentumSGD
 from chainer_crossbn.running_statistics import averaged
@@ -103,7 +105,7 @@ def run(argv, world):
     arguments.complete(args, world.size)
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
     device, reason = devices.choose(args, world, node)
-    comm = chainermn.create_communicator(args.communicator, world)
+    comm = communicators.create(args.communicator, world)
     data = _on_rank_zero(world, lambda: _load_data(args))
     _check_sizes(args, data, world.size)
     path = _on_rank_zero(world, lambda: run_directory.create(args.out, args.name))
@@ -116,6 +118,7 @@ def run(argv, world):
             print(f"device: {details['device']} ({reason})")
             print(f"run: {path}", flush=True)
         if device.xp is numpy:
+            keep_freed_memory()
             _compile_kernels(node)
         trainer, model = _build(args, data, comm, device, path)
         trainer.run(show_loop_exception_msg=False)

@@ -56,7 +56,7 @@ def test_run_directory(two_ranks):
     assert {
         **{"bn": "multigpu", "model": "vgg16", "width": 1, "fc_units": 4},
         **{"batchsize": 4, "epoch": 2, "momentum": 0.9, "weight_decay": 5e-4},
-        **{"communicator": "naive", "seed": 0, "eval_train": 21},
+        **{"communicator": "host", "seed": 0, "eval_train": 21},
     }.items() <= record["arguments"].items()
     assert record["arguments"]["threads"] >= 1
     assert [rank["rank"] for rank in record["ranks"]] == [0, 1]
