@@ -21,7 +21,7 @@ from chainer.utils import type_check
 
 from chainer_crossbn import kernels
 from chainer_crossbn.collectives import merge_moments, sum_over_ranks
-from chainer_crossbn.layout import Layout, check_axis
+from chainer_crossbn.layout import check_axis, layout_of
 
 
 class CrossBatchNormalizationFunction(function_node.FunctionNode):
@@ -45,7 +45,7 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         )
         axis_ndim = 1 if self._axis is None else len(self._axis)
         type_check.expect(x.ndim >= gamma.ndim + axis_ndim)
-        layout = Layout(
+        layout = layout_of(
             type_check.eval(x.ndim), type_check.eval(gamma.ndim), self._axis
         )
         type_check.expect(gamma.ndim == len(layout.key_axis))
@@ -55,7 +55,7 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
     def forward(self, inputs):
         self.retain_inputs((0, 1))
         x, gamma, beta = inputs
-        self._layout = Layout(x.ndim, gamma.ndim, self._axis)
+        self._layout = layout_of(x.ndim, gamma.ndim, self._axis)
         flat = self._layout.flatten(x)
         self._count, self._mean, var = self._global_moments(flat)
         self._inv_std = 1 / (var + self._eps) ** 0.5
@@ -93,12 +93,11 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         running_mean, running_var = self._running
         if running_mean is None:
             return
-        fresh = 1 - self._decay
         unbiased = var * (self._count / max(self._count - 1, 1))
-        running_mean *= self._decay
-        running_mean += (fresh * self._mean).reshape(shape)
-        running_var *= self._decay
-        running_var += (fresh * unbiased).reshape(shape)
+        for running, fresh in ((running_mean, self._mean), (running_var, unbiased)):
+            kernels.of(running).update_running(
+                running, fresh.reshape(shape), self._decay
+            )
 
     def backward(self, indexes, grad_outputs):
         x, gamma = self.get_retained_inputs()
@@ -111,7 +110,12 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
             self._eps,
             self._name,
         )
-        return grad.apply((x, gamma, grad_outputs[0]))
+        inputs = x, gamma, grad_outputs[0]
+        if chainer.config.enable_backprop:
+            return grad.apply(inputs)
+        # No graph is wanted; making one costs as much as a small mini-batch.
+        gradients = grad.forward(tuple(v.array for v in inputs))
+        return tuple(chainer.as_variable(g) for g in gradients)
 
 
 class _CrossBatchNormalizationGrad(function_node.FunctionNode):
@@ -127,15 +131,12 @@ class _CrossBatchNormalizationGrad(function_node.FunctionNode):
     def forward(self, inputs):
         self.retain_inputs((0, 1, 2))
         x, gamma, gy = inputs
-        xp = backend.get_array_module(x)
         flat_x = self._layout.flatten(x)
         flat_gy = self._layout.flatten_as(gy, flat_x)
-        gbeta, ggamma = kernels.of(flat_x).gradient_sums(
+        sums = kernels.of(flat_x).gradient_sums(
             flat_x, flat_gy, self._mean, self._inv_std
         )
-        total = sum_over_ranks(
-            self._comm, xp.concatenate([gbeta, ggamma]), f"{self._name} backward"
-        )
+        total = sum_over_ranks(self._comm, sums.ravel(), f"{self._name} backward")
         mean_gy, mean_gy_x_hat = (total / self._count).reshape(2, -1)
         gx = kernels.of(flat_x).input_gradient(
             flat_x,
@@ -146,11 +147,8 @@ class _CrossBatchNormalizationGrad(function_node.FunctionNode):
             mean_gy,
             mean_gy_x_hat,
         )
-        return (
-            self._layout.restore(gx, x.shape),
-            ggamma.reshape(gamma.shape).astype(gamma.dtype, copy=False),
-            gbeta.reshape(gamma.shape).astype(gamma.dtype, copy=False),
-        )
+        gbeta, ggamma = sums.astype(gamma.dtype).reshape(2, *gamma.shape)
+        return self._layout.restore(gx, x.shape), ggamma, gbeta
 
     def backward(self, indexes, grad_outputs):
         """Differentiate the sum of the ranks' objectives once more.

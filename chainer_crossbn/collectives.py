@@ -61,6 +61,8 @@ def sum_over_ranks(comm, vector, layer):
     """
     if comm.size == 1:
         return vector
+    if isinstance(vector, numpy.ndarray):
+        return _sum(comm, vector, layer)
     host = backend.CpuDevice().send(vector)
     return backend.get_device_from_array(vector).send(_sum(comm, host, layer))
 
@@ -88,11 +90,12 @@ def merge_moments(comm, count, mean, m2, layer):
     """
     if comm.size == 1:
         return count, mean, m2
-    host = backend.CpuDevice()
-    moments = numpy.concatenate([[count], host.send(mean), host.send(m2)])
+    if isinstance(mean, numpy.ndarray):
+        return _merge(comm, numpy.concatenate(((count,), mean, m2)), layer)
+    host, device = backend.CpuDevice(), backend.get_device_from_array(mean)
+    moments = numpy.concatenate(((count,), host.send(mean), host.send(m2)))
     total, mean_of_all, m2_of_all = _merge(comm, moments, layer)
-    device = backend.get_device_from_array(mean)
-    return int(total), device.send(mean_of_all), device.send(m2_of_all)
+    return total, device.send(mean_of_all), device.send(m2_of_all)
 
 
 def _sum(comm, vector, layer):
@@ -106,7 +109,7 @@ def _merge(comm, moments, layer):
     if hasattr(comm, "mpi_comm"):
         channel = _channel(comm.mpi_comm)
         merged = channel.reduce(comm.mpi_comm, moments, layer, merging=True)
-        return merged[0], merged[1 : 1 + c], merged[1 + c :]
+        return int(merged[0]), merged[1 : 1 + c], merged[1 + c :]
     n, mean = moments[0], moments[1 : 1 + c]
     moments[1 + c :] += n * mean * mean
     moments[1 : 1 + c] *= n
@@ -114,7 +117,7 @@ def _merge(comm, moments, layer):
     mean = total[1 : 1 + c] / max(total[0], 1)
     m2 = total[1 + c :] - total[0] * mean * mean
     # Not max(0, m2): that would hide a NaN.
-    return total[0], mean, numpy.where(m2 < 0, 0, m2)
+    return int(total[0]), mean, numpy.where(m2 < 0, 0, m2)
 
 
 def timeout():
@@ -173,9 +176,7 @@ def _merging():
     from mpi4py import MPI
 
     def merge(a, b, datatype):
-        a, b = numpy.frombuffer(a), numpy.frombuffer(b)
-        b[:2] += a[:2]
-        cpu.merge(a[2:], b[2:])
+        cpu.merge(numpy.frombuffer(a), numpy.frombuffer(b), 2)
 
     # It does commute, but then Open MPI 5 may pass parts around in a ring, which
     # crashes it where one datum is the whole vector.
@@ -207,6 +208,29 @@ class _Place(NamedTuple):
     size: int
 
 
+class _Step(NamedTuple):
+    """An agreed all-reduce: its buffers, with tags in them, and what these add to."""
+
+    layer: str
+    send: numpy.ndarray
+    receive: numpy.ndarray
+    arguments: tuple  # of Iallreduce
+    sum: float
+    sum_of_squares: float
+
+    @classmethod
+    def make(cls, layer, size, number, n_ranks, merging):
+        send, receive = _tagged(number, numpy.zeros(size)), numpy.empty(size + 2)
+        arguments = send, receive
+        if merging:
+            whole = _whole(len(send))
+            arguments = [send, 1, whole], [receive, 1, whole], _merging()
+        return cls(
+            *(layer, send, receive, arguments),
+            *(float(n_ranks * number), float(n_ranks * number**2)),
+        )
+
+
 class _MPIChannel:
     """Non-blocking all-reduces by MPI, checked for order and limited in time."""
 
@@ -217,12 +241,11 @@ class _MPIChannel:
         self._others = [rank for rank in range(self._size) if rank != self._rank]
         self._timeout = timeout()
         self._turn = 0
-        self._numbers = {}
+        self._steps = {}
         self._followers = {}
         self._last = None
         self._mail = {}
         self._sent = []
-        self._buffers = {}
         # MPI ends well only where all messages were taken; the others then learn by
         # their time limit that this rank is gone.
         atexit.register(self._empty_mailbox)
@@ -241,35 +264,42 @@ class _MPIChannel:
         ``mpi_comm`` is this channel's communicator, of which there may be several
         Python objects.
         """
-        key = (layer, vector.size)
-        place = _Place(self._turn, *key)
-        followers = self._followers.setdefault(self._last, set())
-        if key not in followers or len({size for _, size in followers}) > 1:
-            self._agree(place)
-            followers.add(key)
-            self._numbers.setdefault(key, len(self._numbers) + 1)
-        number = self._numbers[key]
-        send, receive = self._buffers_of(vector.size)
-        send[0], send[1], send[2:] = number, number**2, vector
-        if merging:
-            whole = _whole(len(send))
-            buffers = [send, 1, whole], [receive, 1, whole], _merging()
-        else:
-            buffers = send, receive
-        request = mpi_comm.Iallreduce(*buffers)
-        self._wait(request.Test, place, lambda: self._mail_of(place.turn))
+        step = self._next_step(layer, vector.size, merging)
+        step.send[2:] = vector
+        request = mpi_comm.Iallreduce(*step.arguments)
+        if not request.Test():
+            place = self._place_of(step)
+            self._wait(request.Test, place, lambda: self._mail_of(place.turn))
         self._read_mail()
-        if self._mail_of(place.turn) or not _tags_agree(receive, self._size):
-            self._fail(place)
-        self._forget_sent()
-        self._last = key
+        receive = step.receive
+        tags_agree = receive[0] == step.sum and receive[1] == step.sum_of_squares
+        if not tags_agree or self._mail_of(self._turn):
+            self._fail(self._place_of(step))
+        if self._sent:
+            self._sent = [request for request in self._sent if not request.Test()]
+        self._last = layer, vector.size
         self._turn += 1
         return receive[2:].copy()
 
-    def _buffers_of(self, size):
-        if size not in self._buffers:
-            self._buffers[size] = numpy.empty(size + 2), numpy.empty(size + 2)
-        return self._buffers[size]
+    def _next_step(self, layer, size, merging):
+        """Return what a layer is reduced with, when all ranks are known to agree."""
+        followers = self._followers.setdefault(self._last, {})
+        step = followers.get((layer, size))
+        one_length = len(followers) == 1 or len({size for _, size in followers}) == 1
+        if step is None or not one_length:
+            self._agree(_Place(self._turn, layer, size))
+            step = followers[layer, size] = self._step_of(layer, size, merging)
+        return step
+
+    def _step_of(self, layer, size, merging):
+        key = layer, size
+        if key not in self._steps:
+            number = len(self._steps) + 1
+            self._steps[key] = _Step.make(layer, size, number, self._size, merging)
+        return self._steps[key]
+
+    def _place_of(self, step):
+        return _Place(self._turn, step.layer, step.send.size - 2)
 
     def _agree(self, place):
         """Exchange places with all ranks; return when they are the same."""
@@ -289,9 +319,6 @@ class _MPIChannel:
     def _tell(self, place):
         for rank in self._others:
             self._sent.append(self._mpi_comm.isend(tuple(place), rank, _MAIL_TAG))
-
-    def _forget_sent(self):
-        self._sent = [request for request in self._sent if not request.Test()]
 
     def _read_mail(self):
         """Take one place from each rank that has sent one."""

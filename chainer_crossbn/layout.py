@@ -1,5 +1,6 @@
 """Which axes of an array are channels."""
 
+import functools
 import math
 
 import numpy
@@ -64,6 +65,19 @@ class Layout:
         return v[
             tuple(slice(None) if i in self.key_axis else None for i in range(ndim))
         ]
+
+
+@functools.cache
+def layout_of(ndim, channel_ndim, axis):
+    """Return the layout of arrays of ``ndim`` axes, of which some are channels.
+
+    Args:
+        ndim (int): Axes of the arrays.
+        channel_ndim (int): Axes of the parameters.
+        axis (tuple of int or None): What is averaged over, ascending; by default the
+            first axis and all behind the channels.
+    """
+    return Layout(ndim, channel_ndim, axis)
 
 
 def check_axis(axis):

@@ -1,6 +1,6 @@
 """Per-device arithmetic.
 
-For batch normalization, :mod:`cpu` and :mod:`gpu` hold the same four functions on
+For batch normalization, :mod:`cpu` and :mod:`gpu` hold the same functions on
 arrays of shape ``(n, c, s)``: n samples, c channels and s positions, whatever the
 layout was before. Where channels are last in memory, n is samples times positions.
 Statistics are float64 arrays of shape ``(c,)``, and all arithmetic is float64.
@@ -29,13 +29,14 @@ def precompile(dtype=numpy.float32):
     """
     # No side is 1, as that would hide in which order an array is in memory.
     v = numpy.zeros(2)
-    cpu.merge(numpy.zeros(5), numpy.zeros(5))
+    cpu.merge(numpy.zeros(5), numpy.zeros(5), 0)
     for positions in (1, 2):
         x = numpy.zeros((2, 2, positions), dtype)
         cpu.moments(x)
         cpu.normalize(x, v, v, v)
         cpu.gradient_sums(x, x, v, v)
         cpu.input_gradient(x, x, v, v, v, v, v)
+        cpu.update_running(x[0, 0], numpy.zeros(positions), 0.0)
     filters = numpy.zeros((2, 2, 3, 3), dtype)
     update.momentum_sgd(filters.copy(), filters, filters.copy(), 0.0, 0.0, 0.0)
     for side in (2, 3):

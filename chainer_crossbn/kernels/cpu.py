@@ -8,6 +8,7 @@ the first row of the channel.
 
 import numpy
 
+from chainer_crossbn.kernels import gpu
 from chainer_crossbn.kernels.compilation import REORDERED, compiled
 
 _ROWS = 256  # that are summed apart
@@ -90,7 +91,20 @@ def _moments(x, mean, m2):
 
 # No fastmath: all ranks must get the same bits, whichever of two comes first.
 @compiled(False)
-def _merge(a, b):
+def merge(a, b, tags=0):
+    """Merge the moments of two mini-batches, in place of the second.
+
+    Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
+    sample variances" (1979). Commutative to the bit.
+
+    Args:
+        a: float64 array of shape (tags + 1 + 2c,): numbers that are only added; count,
+            means and M2 of c channels.
+        b: Likewise; gets those of both.
+        tags (int): How many numbers are only added.
+    """
+    b[:tags] += a[:tags]
+    a, b = a[tags:], b[tags:]
     n, m = a[0], b[0]
     if n == 0:
         return
@@ -176,6 +190,12 @@ def _input_gradient_of_rows(x, gy, mean, slope, scale, mean_gy, gx):
             gx[i, k] = (gy[i, k] - mean_gy[k] - d * slope[k]) * scale[k]
 
 
+@compiled({"contract"})
+def _update_running(running, fresh, decay):
+    for i in range(running.size):
+        running[i] = decay * running[i] + (1 - decay) * fresh[i]
+
+
 def _compilable(x):
     # Numba has no float16 on CPUs.
     return numpy.ascontiguousarray(x, numpy.float32 if x.dtype.char == "e" else x.dtype)
@@ -187,19 +207,6 @@ def moments(x):
     mean, m2 = numpy.zeros(c), numpy.zeros(c)
     _moments(_compilable(x), mean, m2)
     return mean, m2
-
-
-def merge(a, b):
-    """Merge the moments of two mini-batches, in place of the second.
-
-    Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
-    sample variances" (1979). Commutative to the bit.
-
-    Args:
-        a: float64 array of shape (1 + 2c,): count, means and M2 of c channels.
-        b: Likewise; gets the moments of both.
-    """
-    _merge(a, b)
 
 
 def normalize(x, mean, scale, shift):
@@ -215,14 +222,14 @@ def normalize(x, mean, scale, shift):
 
 def gradient_sums(x, gy, mean, inv_std):
     """As :func:`chainer_crossbn.kernels.gpu.gradient_sums`."""
-    c = x.shape[1]
-    sum_gy, sum_gy_d = numpy.zeros(c), numpy.zeros(c)
+    sums = numpy.zeros((2, x.shape[1]))
     x, gy = _compilable(x), _compilable(gy)
     if x.shape[2] == 1:
-        _gradient_sums_of_rows(x[:, :, 0], gy[:, :, 0], mean, sum_gy, sum_gy_d)
+        _gradient_sums_of_rows(x[:, :, 0], gy[:, :, 0], mean, *sums)
     else:
-        _gradient_sums(x, gy, mean, sum_gy, sum_gy_d)
-    return sum_gy, sum_gy_d * inv_std
+        _gradient_sums(x, gy, mean, *sums)
+    sums[1] *= inv_std
+    return sums
 
 
 def input_gradient(x, gy, mean, inv_std, scale, mean_gy, mean_gy_x_hat):
@@ -235,3 +242,11 @@ def input_gradient(x, gy, mean, inv_std, scale, mean_gy, mean_gy_x_hat):
     else:
         _input_gradient(source, gy, *vectors, gx)
     return gx.astype(x.dtype, copy=False)
+
+
+def update_running(running, fresh, decay):
+    """As :func:`chainer_crossbn.kernels.gpu.update_running`."""
+    if running.dtype.char in "fd" and running.flags.c_contiguous:
+        _update_running(running.ravel(), fresh.ravel(), decay)
+    else:
+        gpu.update_running(running, fresh, decay)

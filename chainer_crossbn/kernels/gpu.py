@@ -1,6 +1,7 @@
 """The kernels in array operations, for CuPy arrays (and any that NumPy's API fits)."""
 
 import numpy
+from chainer import backend
 
 
 def _centred(x, mean):
@@ -44,11 +45,12 @@ def gradient_sums(x, gy, mean, inv_std):
         inv_std: float64 array of shape (c,).
 
     Returns:
-        tuple: two float64 arrays of shape (c,).
+        float64 array of shape (2, c).
     """
     g = gy.astype(numpy.float64)
     sum_gy_d = (g * _centred(x, mean)).sum(axis=(0, 2))
-    return g.sum(axis=(0, 2)), sum_gy_d * inv_std
+    xp = backend.get_array_module(x)
+    return xp.stack([g.sum(axis=(0, 2)), sum_gy_d * inv_std])
 
 
 def input_gradient(x, gy, mean, inv_std, scale, mean_gy, mean_gy_x_hat):
@@ -66,3 +68,15 @@ def input_gradient(x, gy, mean, inv_std, scale, mean_gy, mean_gy_x_hat):
     slope = inv_std * mean_gy_x_hat
     g = _centred(gy, mean_gy) - _centred(x, mean) * slope[:, None]
     return (g * scale[:, None]).astype(x.dtype, copy=False)
+
+
+def update_running(running, fresh, decay):
+    """Set ``running`` to ``decay * running + (1 - decay) * fresh`` in place.
+
+    Args:
+        running: Array of any shape, float16, float32 or float64.
+        fresh: float64 array of the same shape.
+        decay (float): Share that is kept.
+    """
+    running *= decay
+    running += (1 - decay) * fresh
