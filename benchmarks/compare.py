@@ -1,109 +1,143 @@
-"""Time this package beside ChainerMN and PyTorch, and print and store the ratios.
+"""Time this package beside ChainerMN and PyTorch, and store, print and draw the ratios.
 
-    python benchmarks/compare.py [--quick] [--only NAME]
+    python benchmarks/compare.py [--quick] [--only NAME] [--rounds N] [--out DIR]
 
-Each pair of implementations runs in turn, a process each, some rounds of it, so that
-what else happens on the machine meets both. A ratio is the median of the rounds'
-ratios, its interval that of the medians of resampled rounds (bootstrap, 95 %).
+The implementations of a group run in turn, a process each, some rounds of it, in an
+order that moves on from round to round, so that what else happens on the machine meets
+all of them. A ratio is the median of the rounds' ratios, its interval that of the
+medians of resampled rounds (bootstrap, 95 %).
 """
 
 import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results"
-# Name -> program, arguments behind the implementation, ranks, ours, theirs, quantity
-# and target of ours / theirs.
-PAIRS = {
-    "BN at 64 / ChainerMN's": (
-        "layer",
-        (64,),
-        2,
-        "multigpu",
-        "chainermn",
-        "seconds",
-        0.25,
+ROOT = HERE.parent
+TRAIN = ROOT / "train_cifar.py"
+
+OURS = "multigpu"
+ALL = (OURS, "normal", "chainermn", "chainermn-normal", "torch", "torch-last")
+PARTS = ("convolution", "pooling", "optimizer", "communicator", "memory", "link")
+
+
+class Group(NamedTuple):
+    """Implementations that are timed side by side, on the same shapes."""
+
+    program: str
+    sizes: tuple  # arguments behind the implementation
+    n_ranks: int
+    implementations: tuple
+
+
+class Pair(NamedTuple):
+    """What of two implementations is compared, and the target of ours / theirs."""
+
+    title: str
+    group: str
+    ours: str
+    theirs: tuple  # if they are more, the best of the round
+    quantity: str
+    target: float
+
+
+TORCH = ("torch", "torch-last")
+FULL = (64, 4096)  # width and units of the FC layers
+GROUPS = {
+    "BN, 64 images": Group("layer", (64,), 2, (OURS, "normal", "chainermn", "torch")),
+    "BN, 2 images": Group("layer", (2,), 2, (OURS, "normal", "chainermn", "torch")),
+    "convolutions": Group("convolution", (64,), 1, ("ours", "chainer", *TORCH)),
+    "step, 64 images": Group("step", (64, *FULL), 2, ALL),
+    "step, 2 images": Group("step", (2, *FULL), 2, ALL),
+    "8 ranks": Group("step", (2, 16, 128), 8, (OURS, "normal", "chainermn", "torch")),
+}
+PAIRS = [
+    Pair("BN at 64, to ChainerMN's", "BN, 64 images", OURS, ("chainermn",), "s", 0.25),
+    Pair("BN at 64, to PyTorch's local", "BN, 64 images", OURS, ("torch",), "s", 0.4),
+    Pair("BN at 2, to ChainerMN's", "BN, 2 images", OURS, ("chainermn",), "s", 0.5),
+    Pair("convolutions, to PyTorch's", "convolutions", "ours", TORCH, "s", 0.7),
+    Pair("step at 64, to normal", "step, 64 images", OURS, ("normal",), "s", 1.02),
+    Pair("step at 2, to normal", "step, 2 images", OURS, ("normal",), "s", 1.15),
+    Pair(
+        *("step at 64, to ChainerMN", "step, 64 images", OURS),
+        *(("chainermn",), "s", 1 / 4),
     ),
-    "BN at 64 / PyTorch's local": (
-        "layer",
-        (64,),
-        2,
-        "multigpu",
-        "torch",
-        "seconds",
-        0.40,
+    Pair("step at 64, to PyTorch", "step, 64 images", OURS, TORCH, "s", 1 / 1.5),
+    Pair("step at 2, to ChainerMN", "step, 2 images", OURS, ("chainermn",), "s", 1 / 2),
+    Pair("step at 2, to PyTorch", "step, 2 images", OURS, TORCH, "s", 1 / 2),
+    Pair("8 ranks, to ChainerMN", "8 ranks", OURS, ("chainermn",), "s", 1 / 2),
+    Pair(
+        *("memory at 64, to ChainerMN", "step, 64 images", OURS),
+        *(("chainermn",), "bytes", 0.8),
     ),
-    "BN at 2 / ChainerMN's": (
-        "layer",
-        (2,),
-        2,
-        "multigpu",
-        "chainermn",
-        "seconds",
-        0.5,
-    ),
-    "step at 64: multigpu / normal": (
-        *("step", (64, 64, 4096), 2, "multigpu", "normal", "seconds", 1.02),
-    ),
-    "step at 2: multigpu / normal": (
-        *("step", (2, 64, 4096), 2, "multigpu", "normal", "seconds", 1.15),
-    ),
-    "step at 64 / ChainerMN": (
-        *("step", (64, 64, 4096), 2, "multigpu", "chainermn", "seconds", 1 / 4),
-    ),
-    "step at 64 / PyTorch": (
-        *("step", (64, 64, 4096), 2, "multigpu", "torch", "seconds", 1 / 1.5),
-    ),
-    "step at 64 / PyTorch, channels last": (
-        *("step", (64, 64, 4096), 2, "multigpu", "torch-last", "seconds", 1 / 1.5),
-    ),
-    "step at 2 / ChainerMN": (
-        *("step", (2, 64, 4096), 2, "multigpu", "chainermn", "seconds", 1 / 2),
-    ),
-    "step at 2 / PyTorch": (
-        *("step", (2, 64, 4096), 2, "multigpu", "torch", "seconds", 1 / 2),
-    ),
-    "step at 2 / PyTorch, channels last": (
-        *("step", (2, 64, 4096), 2, "multigpu", "torch-last", "seconds", 1 / 2),
-    ),
-    "8 ranks, width 16, at 2 / ChainerMN": (
-        *("step", (2, 16, 128), 8, "multigpu", "chainermn", "seconds", 1 / 2),
-    ),
-    "peak memory at 64 / ChainerMN": (
-        *("step", (64, 64, 4096), 2, "multigpu", "chainermn", "peak_bytes", 0.8),
-    ),
+]
+# Where more rounds are needed to tell 1.00 from 1.02.
+MORE = ("step, 64 images", (OURS, "normal"), 16)
+
+COMPARED = (OURS, "normal", "chainermn", "torch")
+SWEEPS = {
+    "ranks (width 16, 16 images a rank)": {
+        n: Group("step", (16, 16, 128), n, COMPARED) for n in (1, 2, 4, 8)
+    },
+    "images a rank (2 ranks)": {
+        n: Group("step", (n, *FULL), 2, (OURS, "normal", "chainermn", "torch-last"))
+        for n in (4, 8, 16, 32)
+    },
+}
+ABLATION = {
+    n: Group("step", (n, *FULL), 2, (OURS, *(f"without-{part}" for part in PARTS)))
+    for n in (2, 64)
 }
 
 
-def measure(program, implementation, sizes, n_ranks, quantity):
-    launcher = Path(sys.executable).parent / "mpiexec"
+def launch(n_ranks, *command):
+    """Run ``python command...`` on some ranks; return what it prints."""
     done = subprocess.run(
         [
-            *(str(launcher), "-n", str(n_ranks), sys.executable),
-            *(str(HERE / f"{program}.py"), implementation, *map(str, sizes)),
+            *(str(Path(sys.executable).parent / "mpiexec"), "-n", str(n_ranks)),
+            *(sys.executable, *map(str, command)),
         ],
         env={
             **os.environ,
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(HERE.parent),
+            "PYTHONPATH": str(ROOT),
         },
         capture_output=True,
         text=True,
         timeout=600,
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if not lines:
-        raise SystemExit(f"{program} {implementation}: {done.stderr[-2000:]}")
-    return json.loads(lines[0])[quantity]
+    if not lines and done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}: {done.stderr[-2000:]}")
+    return json.loads(lines[0]) if lines else None
+
+
+def measure(group, rounds, implementations=None):
+    """Return, of each implementation, what each round measured."""
+    names = implementations or group.implementations
+    found = {name: [] for name in names}
+    for i in range(rounds):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            program = HERE / f"{group.program}.py"
+            found[name].append(launch(group.n_ranks, program, name, *group.sizes))
+    return found
+
+
+def values(rounds, quantity):
+    key = {"s": "seconds", "bytes": "peak_bytes"}[quantity]
+    return [found[key] for found in rounds]
 
 
 def interval(ratios):
@@ -112,25 +146,43 @@ def interval(ratios):
     return [float(v) for v in np.percentile(medians, [2.5, 97.5])]
 
 
-def compare(pair, rounds):
-    program, sizes, n_ranks, ours, theirs, quantity, target = pair
-    values = {ours: [], theirs: []}
-    for i in range(rounds):
-        order = (ours, theirs) if i % 2 else (theirs, ours)
-        for implementation in order:
-            values[implementation].append(
-                measure(program, implementation, sizes, n_ranks, quantity)
-            )
-    ratios = [a / b for a, b in zip(values[ours], values[theirs])]
+def compare(pair, found):
+    ours = values(found[pair.ours], pair.quantity)
+    theirs = [values(found[name], pair.quantity) for name in pair.theirs]
+    best = min(theirs, key=statistics.median)
+    ratios = [a / b for a, b in zip(ours, best)]
     return {
-        "ours": statistics.median(values[ours]),
-        "theirs": statistics.median(values[theirs]),
-        "unit": quantity,
+        "ours": statistics.median(ours),
+        "theirs": statistics.median(best),
+        "unit": pair.quantity,
         "ratio": statistics.median(ratios),
         "interval": interval(ratios),
-        "target": target,
-        "rounds": rounds,
+        "target": pair.target,
+        "rounds": len(ratios),
     }
+
+
+def summary(found):
+    """Return median and range of the seconds of each implementation."""
+    return {
+        name: [statistics.median(s), min(s), max(s)]
+        for name, s in ((name, values(rounds, "s")) for name, rounds in found.items())
+    }
+
+
+def start_up():
+    """Return the seconds of a run of one step: an upper bound of the time to it."""
+    folder = tempfile.mkdtemp()
+    seconds = []
+    for i in range(3):
+        started = time.perf_counter()
+        launch(
+            *(2, TRAIN, "--dataset", "synthetic", "--train-size", 128, "--epoch", 1),
+            *("--test-size", 2, "--eval-train", 2, "--out", folder, "--seed", i),
+        )
+        seconds.append(time.perf_counter() - started)
+    shutil.rmtree(folder)
+    return min(seconds[1:])
 
 
 def machine():
@@ -149,33 +201,69 @@ def machine():
     }
 
 
+def print_pair(title, found):
+    scale = 1e3 if found["unit"] == "s" else 1e-6
+    low, high = found["interval"]
+    print(
+        f"{title:32}{found['ours'] * scale:9.1f}{found['theirs'] * scale:9.1f}"
+        f"{found['ratio']:8.3f}  {low:.3f}-{high:.3f}    {found['target']:.3f}",
+        flush=True,
+    )
+
+
+def print_medians(title, found):
+    cells = (f"{name} {median * 1e3:.1f}" for name, (median, *_) in found.items())
+    print(f"{title}: {', '.join(cells)} ms", flush=True)
+
+
+def run(rounds, only, quick):
+    results = {"machine": machine(), "groups": {}, "pairs": {}}
+    print(f"{'':32}{'ours':>9}{'theirs':>9}{'ratio':>8}  interval       target")
+    for name, group in GROUPS.items():
+        if only not in name:
+            continue
+        found = measure(group, rounds)
+        if name == MORE[0] and not quick:
+            more = measure(group, MORE[2] - rounds, MORE[1])
+            for implementation, more_rounds in more.items():
+                found[implementation] += more_rounds
+        results["groups"][name] = summary(found)
+        for pair in PAIRS:
+            if pair.group == name:
+                results["pairs"][pair.title] = compare(pair, found)
+                print_pair(pair.title, results["pairs"][pair.title])
+    print("milliseconds, or megabytes")
+    if quick or only:
+        return results
+    results["start_up"] = start_up()
+    print(f"start-up, one step and the end: {results['start_up']:.1f} s (target 5)")
+    fewer = max(1, rounds // 2)
+    results["sweeps"] = {}
+    for title, groups in SWEEPS.items():
+        sweep = results["sweeps"][title] = {}
+        for n, group in groups.items():
+            sweep[n] = summary(measure(group, fewer))
+            print_medians(f"{title}: {n}", sweep[n])
+    results["ablation"] = {}
+    for n, group in ABLATION.items():
+        results["ablation"][n] = summary(measure(group, fewer))
+        print_medians(f"ablation at {n}", results["ablation"][n])
+    return results
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one round of each")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of each pair")
-    parser.add_argument("--only", default="", help="pairs whose name has this in it")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where to write")
+    parser.add_argument("--quick", action="store_true", help="one round of the pairs")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each group")
+    parser.add_argument("--only", default="", help="groups whose name has this in it")
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "results", help="where to write"
+    )
     args = parser.parse_args()
-    rounds = 1 if args.quick else args.rounds
-    results = {}
-    print(f"{'':38}{'ours':>10}{'theirs':>10}{'ratio':>8}  interval       target")
-    for name, pair in PAIRS.items():
-        if args.only not in name:
-            continue
-        found = results[name] = compare(pair, rounds)
-        scale = 1e3 if found["unit"] == "seconds" else 1e-6
-        low, high = found["interval"]
-        print(
-            f"{name:38}{found['ours'] * scale:10.1f}{found['theirs'] * scale:10.1f}"
-            f"{found['ratio']:8.3f}  {low:.3f}-{high:.3f}    {found['target']:.3f}",
-            flush=True,
-        )
-    print("milliseconds, or megabytes")
+    results = run(1 if args.quick else args.rounds, args.only, args.quick)
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "compare.json"
-    path.write_text(
-        json.dumps({"machine": machine(), "pairs": results}, indent=2) + "\n"
-    )
+    path.write_text(json.dumps(results, indent=1) + "\n")
     print(f"wrote {path}")
 
 

@@ -8,6 +8,8 @@ peak memory of a rank. Started by compare.py; one implementation a process.
 ChainerMN with MultiNodeBatchNormalization, ``chainermn-normal`` the same with
 L.BatchNormalization; ``torch`` is PyTorch's DistributedDataParallel over gloo with
 local batch normalization, ``torch-last`` the same with channels last.
+``without-convolution`` and so on are ``multigpu`` with Chainer's, or ChainerMN's, own
+in the place of one part. BENCHMARK_STEPS sets how many steps are timed.
 """
 
 import json
@@ -32,10 +34,31 @@ def images(batch):
     return x, state.randint(0, N_CLASS, batch).astype(np.int32)
 
 
-def our_step(bn, batch, width, fc_units):
+def leave_out(part):
+    """Put Chainer's own in the place of a part, before the model is made."""
+    import chainer
+    import chainer.functions as F
+
+    from chainer_crossbn import convolution_2d, optimizers
+    from chainer_crossbn.models import vgg
+
+    if part == "convolution":
+        convolution_2d.convolution_2d = F.convolution_2d
+    elif part == "pooling":
+        vgg.max_pooling_2d = F.max_pooling_2d
+    elif part == "optimizer":
+
+        def stock(lr, momentum, weight_decay):
+            return chainer.optimizers.MomentumSGD(lr, momentum)
+
+        optimizers.MomentumSGD = stock
+
+
+def our_step(bn, batch, width, fc_units, without=None):
     import chainer_crossbn  # noqa: F401  makes Chainer importable
 
     # isort: split
+    leave_out(without)
     import chainer
     import chainermn
 
@@ -45,14 +68,17 @@ def our_step(bn, batch, width, fc_units):
     from chainer_crossbn.optimizers import MomentumSGD
     from chainer_crossbn.updaters import GlobalUpdater, prime
 
-    keep_freed_memory()
+    if without != "memory":
+        keep_freed_memory()
     kernels.precompile()
-    comm = communicators.create("host", WORLD)
+    comm = communicators.create("naive" if without == "communicator" else "host", WORLD)
     model = VGG16(N_CLASS, normalizers.create(bn, comm), width, fc_units, dropout=0.0)
     optimizer = chainermn.create_multi_node_optimizer(
         MomentumSGD(0.01, 0.9, 5e-4), comm
     )
     prime(optimizer.setup(model), comm)
+    if without == "optimizer":
+        optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(5e-4))
     data = images(batch)
 
     class Iterator:
@@ -145,14 +171,20 @@ def torch_step(last, batch, width, fc_units):
 
 
 def main(implementation, *sizes):
-    if implementation.startswith("torch"):
+    if implementation.startswith("without-"):
+        part = implementation.split("-")[1]
+        bn = "chainermn" if part == "link" else "multigpu"
+        step = our_step(bn, *sizes, without=part)
+    elif implementation.startswith("torch"):
         step = torch_step(implementation == "torch-last", *sizes)
     elif implementation.startswith("chainermn"):
         step = stock_step(implementation, *sizes)
     else:
         step = our_step(implementation, *sizes)
     # The first two also broadcast and allocate.
-    steps, seconds = (5 if sizes[0] * sizes[1] >= 1024 else 25), []
+    few = sizes[0] * sizes[1] >= 1024
+    steps = int(os.environ.get("BENCHMARK_STEPS", 5 if few else 25))
+    seconds = []
     for i in range(2 + steps):
         WORLD.Barrier()
         started = time.perf_counter()
