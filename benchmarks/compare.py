@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from figure import draw
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -101,27 +102,34 @@ ABLATION = {
 }
 
 
-def launch(n_ranks, *command):
-    """Run ``python command...`` on some ranks; return what it prints."""
+def command(n_ranks, *arguments):
+    """Return the command of ``python arguments...`` on some ranks."""
+    launcher = Path(sys.executable).parent / "mpiexec"
+    return [str(v) for v in (launcher, "-n", n_ranks, sys.executable, *arguments)]
+
+
+def environment():
+    return {
+        **os.environ,
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+def launch(n_ranks, *arguments):
+    """Run a worker on some ranks; return what it prints."""
     done = subprocess.run(
-        [
-            *(str(Path(sys.executable).parent / "mpiexec"), "-n", str(n_ranks)),
-            *(sys.executable, *map(str, command)),
-        ],
-        env={
-            **os.environ,
-            "OPENBLAS_NUM_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-        },
+        command(n_ranks, *arguments),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=600,
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if not lines and done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}: {done.stderr[-2000:]}")
-    return json.loads(lines[0]) if lines else None
+    if not lines:
+        raise SystemExit(f"{' '.join(map(str, arguments))}: {done.stderr[-2000:]}")
+    return json.loads(lines[0])
 
 
 def measure(group, rounds, implementations=None):
@@ -171,18 +179,27 @@ def summary(found):
 
 
 def start_up():
-    """Return the seconds of a run of one step: an upper bound of the time to it."""
+    """Return the seconds from the start of a run to its first step and evaluation."""
     folder = tempfile.mkdtemp()
     seconds = []
     for i in range(3):
         started = time.perf_counter()
-        launch(
-            *(2, TRAIN, "--dataset", "synthetic", "--train-size", 128, "--epoch", 1),
-            *("--test-size", 2, "--eval-train", 2, "--out", folder, "--seed", i),
+        process = subprocess.Popen(
+            command(
+                *(2, TRAIN, "--dataset", "synthetic", "--train-size", 128),
+                *("--epoch", 1, "--test-size", 2, "--eval-train", 2),
+                *("--out", folder, "--seed", i),
+            ),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        seconds.append(time.perf_counter() - started)
+        for line in process.stdout:
+            if line.startswith("1 "):  # the log's line of the first epoch
+                seconds.append(time.perf_counter() - started)
+        process.wait()
     shutil.rmtree(folder)
-    return min(seconds[1:])
+    return statistics.median(seconds[1:])
 
 
 def machine():
@@ -236,7 +253,7 @@ def run(rounds, only, quick):
     if quick or only:
         return results
     results["start_up"] = start_up()
-    print(f"start-up, one step and the end: {results['start_up']:.1f} s (target 5)")
+    print(f"start to first step and evaluation: {results['start_up']:.1f} s (target 5)")
     fewer = max(1, rounds // 2)
     results["sweeps"] = {}
     for title, groups in SWEEPS.items():
@@ -265,6 +282,8 @@ def main():
     path = args.out / "compare.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
     print(f"wrote {path}")
+    if "ablation" in results:
+        draw(results, args.out / "compare.png")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy
 from chainer import backend, function_node
 from chainer.utils import type_check
 
-from chainer_crossbn import kernels
+from chainer_crossbn import gradients, kernels
 from chainer_crossbn.collectives import merge_moments, sum_over_ranks
 from chainer_crossbn.layout import check_axis, layout_of
 
@@ -110,12 +110,7 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
             self._eps,
             self._name,
         )
-        inputs = x, gamma, grad_outputs[0]
-        if chainer.config.enable_backprop:
-            return grad.apply(inputs)
-        # No graph is wanted; making one costs as much as a small mini-batch.
-        gradients = grad.forward(tuple(v.array for v in inputs))
-        return tuple(chainer.as_variable(g) for g in gradients)
+        return gradients.apply(grad, (x, gamma, grad_outputs[0]))
 
 
 class _CrossBatchNormalizationGrad(function_node.FunctionNode):

@@ -12,10 +12,9 @@ class HostCommunicator(NaiveCommunicator):
     """Averages gradients in host memory, in blocks that the cache holds.
 
     Where ChainerMN's ``naive`` makes one all-reduce for each gradient and then divides
-    it, this one puts small gradients together, and takes large ones apart: of 134 MB,
-    blocks of 4 MB take a third of the time, and are divided while they are in the
-    cache. In all else it is ``naive``; unlike there, gradients need not be
-    C-contiguous.
+    it, this one puts small gradients together, and takes large ones apart, so that a
+    block is divided while it is in the cache. In all else it is ``naive``; unlike
+    there, gradients need not be C-contiguous.
 
     Args:
         mpi_comm (mpi4py.MPI.Comm): All ranks.

@@ -7,6 +7,7 @@ import numpy
 from chainer import function_node
 from chainer.utils import type_check
 
+from chainer_crossbn import gradients
 from chainer_crossbn.kernels import columns, winograd
 
 
@@ -70,8 +71,8 @@ class _Convolution2D(function_node.FunctionNode):
     def backward(self, indexes, grad_outputs):
         x, w = self.get_retained_inputs()
         (gy,) = grad_outputs
-        gradients = _Gradients(self._kernels, self._stride, self._pad, 0 in indexes)
-        gw, *gx = gradients.apply((x, w, gy))
+        node = _Gradients(self._kernels, self._stride, self._pad, 0 in indexes)
+        gw, *gx = gradients.apply(node, (x, w, gy))
         found = {0: gx[0] if gx else None, 1: gw}
         if 2 in indexes:
             found[2] = F.sum(gy, axis=(0, 2, 3))
@@ -101,8 +102,8 @@ class _Gradients(function_node.FunctionNode):
         # The graph of the gradients is there for this function alone.
         with chainer.force_backprop_mode():
             y = F.convolution_2d(x, w, stride=self._stride, pad=self._pad)
-            gradients = chainer.grad([y], [w, x], [gy], enable_double_backprop=True)
-        pairs = [(g, gg) for g, gg in zip(gradients, grad_outputs) if gg is not None]
+            firsts = chainer.grad([y], [w, x], [gy], enable_double_backprop=True)
+        pairs = [(g, gg) for g, gg in zip(firsts, grad_outputs) if gg is not None]
         products = chainer.grad(
             [g for g, _ in pairs],
             inputs,

@@ -6,6 +6,7 @@ import numpy
 from chainer import function_node
 from chainer.utils import type_check
 
+from chainer_crossbn import gradients
 from chainer_crossbn.kernels import pooling
 
 
@@ -23,7 +24,8 @@ class _MaxPooling2D(function_node.FunctionNode):
         return (y,)
 
     def backward(self, indexes, grad_outputs):
-        return _Spread(self._places, self._size, self._shape).apply(grad_outputs)
+        node = _Spread(self._places, self._size, self._shape)
+        return gradients.apply(node, grad_outputs)
 
 
 class _Spread(function_node.FunctionNode):

@@ -74,7 +74,8 @@ def write_model(path, model):
         model (chainer.Link): The trained model.
     """
     with _replacing(os.path.join(path, "model.npz")) as file:
-        chainer.serializers.save_npz(file, model)
+        # Weights hardly get smaller, and compressing them takes seconds.
+        chainer.serializers.save_npz(file, model, compression=False)
 
 
 class _replacing:
