@@ -283,7 +283,7 @@ def main():
     path.write_text(json.dumps(results, indent=1) + "\n")
     print(f"wrote {path}")
     if "ablation" in results:
-        draw(results, args.out / "compare.png")
+        draw(json.loads(path.read_text()), args.out / "compare.png")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,30 @@ def draw(results, path):
         plt.close(figure)
 
 
+def table(results):
+    """Return the pairs as lines of Markdown: times or memory, and their ratios."""
+    lines = [
+        "| | this package | other | ratio | 95 % |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for title, found in results["pairs"].items():
+        scale, unit = {"s": (1e3, "ms"), "bytes": (1e-6, "MB")}[found["unit"]]
+        ours, theirs = (_short(found[k] * scale, unit) for k in ("ours", "theirs"))
+        low, high = found["interval"]
+        lines.append(
+            f"| {title} | {ours} | {theirs} | {found['ratio']:.2f} "
+            f"| {low:.2f}–{high:.2f} |"
+        )
+    return lines
+
+
+def _short(value, unit):
+    return f"{value:.1f} {unit}" if value < 100 else f"{value:,.0f} {unit}"
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     folder = folder or Path(__file__).resolve().parent / "results"
-    draw(json.loads((folder / "compare.json").read_text()), folder / "compare.png")
+    stored = json.loads((folder / "compare.json").read_text())
+    draw(stored, folder / "compare.png")
+    print("\n".join(table(stored)))

@@ -1,5 +1,6 @@
 """What the README says is so."""
 
+import json
 import re
 from pathlib import Path
 
@@ -75,3 +76,15 @@ def test_example_of_a_model_that_is_there_already(names):
     assert isinstance(names["model"][1], CrossBatchNormalization)
     assert isinstance(model[1], L.BatchNormalization)
     assert (names["model"][0].W.array == model[0].W.array).all()
+
+
+def test_speed_table_is_what_was_measured():
+    folder = Path(__file__).resolve().parent.parent / "benchmarks"
+    pairs = json.loads((folder / "results" / "compare.json").read_text())["pairs"]
+    rows = dict(
+        re.findall(r"^\| (.+? to .+?) \| .*?([\d.]+ \| [\d.–]+) \|$", README, re.M)
+    )
+    assert len(pairs) >= 12
+    for title, found in pairs.items():
+        low, high = found["interval"]
+        assert rows[title] == f"{found['ratio']:.2f} | {low:.2f}–{high:.2f}"
