@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import threadpoolctl
 from figure import draw
 
 HERE = Path(__file__).resolve().parent
@@ -217,6 +218,7 @@ def machine():
         "vector": vector,
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "blas": threadpoolctl.threadpool_info()[0].get("architecture"),
         "torch": metadata.version("torch"),
     }
 
