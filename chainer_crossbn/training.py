@@ -122,9 +122,10 @@ def run(argv, world):
             _compile_kernels(node)
         trainer, model = _build(args, data, comm, device, path)
         trainer.run(show_loop_exception_msg=False)
-        final = averaged(model, comm)
-        if comm.rank == 0:
-            run_directory.write_model(path, final)
+        if not args.no_model:
+            final = averaged(model, comm)
+            if comm.rank == 0:
+                run_directory.write_model(path, final)
 
 
 def _parse(argv):

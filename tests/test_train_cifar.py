@@ -176,6 +176,12 @@ def test_images_left_out_are_counted(tmp_path):
     assert log[0]["iteration"] == 2
 
 
+def test_no_model(tmp_path):
+    done = train(1, *SMALL, *SYNTHETIC, "--out", tmp_path, "--no-model", "--name", "x")
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path / "x")) == ["args.json", "log"]
+
+
 def test_learning_rate_is_halved(tmp_path):
     flags = (*SMALL[:-2], *SYNTHETIC, "--epoch", 3, "--lr", 0.01, "--lr-step", 1)
     done = train(1, *flags, "--out", tmp_path, "--name", "x")
