@@ -1,4 +1,8 @@
-"""The directory of one run: ``args.json``, ``log`` and ``model.npz``."""
+"""The directory of one run.
+
+It has ``args.json``, ``log``, ``model.npz`` and, where batch normalization is this
+package's, ``statistics.json``.
+"""
 
 import json
 import os
@@ -62,8 +66,18 @@ def write_arguments(path, arguments, details):
             **details.get("versions", {}),
         },
     }
-    with _replacing(os.path.join(path, "args.json")) as file:
-        file.write(json.dumps(content, indent=2).encode() + b"\n")
+    _write_json(os.path.join(path, "args.json"), content)
+
+
+def write_statistics(path, layers):
+    """Write ``statistics.json``.
+
+    Args:
+        path (str): Directory of the run.
+        layers (list): As :func:`chainer_crossbn.local_statistics.deviations` returns
+            it.
+    """
+    _write_json(os.path.join(path, "statistics.json"), layers)
 
 
 def write_model(path, model):
@@ -76,6 +90,11 @@ def write_model(path, model):
     with _replacing(os.path.join(path, "model.npz")) as file:
         # Weights hardly get smaller, and compressing them takes seconds.
         chainer.serializers.save_npz(file, model, compression=False)
+
+
+def _write_json(path, content):
+    with _replacing(path) as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")
 
 
 class _replacing:
