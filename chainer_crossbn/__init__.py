@@ -6,7 +6,7 @@ Public names are imported when first used, so that the parts that need no Chaine
 
 import importlib
 
-from chainer_crossbn import _blas, _compat
+from chainer_crossbn import _compat
 
 __version__ = "0.1.0"
 
@@ -20,7 +20,6 @@ _EXPORTS = {
 
 __all__ = ["__version__", *_EXPORTS]
 
-_blas.install()
 _compat.install()
 
 
