@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from figure import draw
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TRAIN = ROOT / "train_cifar.py"
+RESULTS = HERE / "results"
 
 OURS = "multigpu"
 ALL = (OURS, "normal", "chainermn", "chainermn-normal", "torch", "torch-last")
@@ -215,6 +217,7 @@ def machine():
         "vector": vector,
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "torch": metadata.version("torch"),
     }
 
 
@@ -274,16 +277,22 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each group")
     parser.add_argument("--only", default="", help="groups whose name has this in it")
     parser.add_argument(
-        "--out", type=Path, default=HERE / "results", help="where to write"
+        "--out",
+        type=Path,
+        help=f"where to write (all that is measured: {RESULTS.relative_to(ROOT)})",
     )
     args = parser.parse_args()
     results = run(1 if args.quick else args.rounds, args.only, args.quick)
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "compare.json"
+    is_whole = "ablation" in results
+    out = args.out or (RESULTS if is_whole else None)
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "compare.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
     print(f"wrote {path}")
-    if "ablation" in results:
-        draw(json.loads(path.read_text()), args.out / "compare.png")
+    if is_whole:
+        draw(json.loads(path.read_text()), out / "compare.png")
 
 
 if __name__ == "__main__":
