@@ -69,15 +69,18 @@ def write_arguments(path, arguments, details):
     _write_json(os.path.join(path, "args.json"), content)
 
 
-def write_statistics(path, layers):
-    """Write ``statistics.json``.
+def write_statistics(path, test, layers):
+    """Write ``statistics.json``: what the statistics of batch normalization are like.
 
     Args:
         path (str): Directory of the run.
+        test (dict): Final test loss and accuracy with the ranks' running statistics
+            ``averaged``, with those of ``rank0``, and without the variance between
+            ranks (``within``); empty where all ranks have the same.
         layers (list): As :func:`chainer_crossbn.local_statistics.deviations` returns
             it.
     """
-    _write_json(os.path.join(path, "statistics.json"), layers)
+    _write_json(os.path.join(path, "statistics.json"), {"test": test, "layers": layers})
 
 
 def write_model(path, model):

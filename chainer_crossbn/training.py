@@ -32,7 +32,7 @@ from chainer_crossbn.kernels.memory import keep_freed_memory
 from chainer_crossbn.local_statistics import deviations
 from chainer_crossbn.models import MODELS
 from chainer_crossbn.optimizers import MomentumSGD
-from chainer_crossbn.running_statistics import averaged
+from chainer_crossbn.running_statistics import averaged, of_rank_zero
 from chainer_crossbn.updaters import GlobalUpdater, as_input, prime
 
 
@@ -127,10 +127,11 @@ def run(argv, world):
             final = averaged(model, comm)
             if comm.rank == 0:
                 run_directory.write_model(path, final)
+        test = _compare_tests(model, data, comm, device)
         # Last, as it moves the running statistics.
         layers = deviations(model, _first_batch(args, data, comm, device), comm)
         if layers and comm.rank == 0:
-            run_directory.write_statistics(path, layers)
+            run_directory.write_statistics(path, test, layers)
 
 
 def _parse(argv):
@@ -242,6 +243,24 @@ def _first_batch(args, data, comm, device):
     order = numpy.random.RandomState(args.seed).permutation(len(data.train_labels))
     mine = order[comm.rank * args.batchsize : (comm.rank + 1) * args.batchsize]
     return as_input(data.train_images[mine], device)
+
+
+def _compare_tests(model, data, comm, device):
+    """Test with each reading of the ranks' running statistics, if these differ."""
+    average = averaged(model, comm)
+    if average is model:
+        return {}
+    readings = {
+        "averaged": average,
+        "rank0": of_rank_zero(model, comm),
+        "within": averaged(model, comm, between=False),
+    }
+    found = {}
+    for name, reading in readings.items():
+        sets = {"test": (data.test_images, data.test_labels)}
+        seen = GlobalEvaluator(reading, sets, comm, device)()
+        found[name] = {what: seen[f"test/main/{what}"] for what in ("loss", "accuracy")}
+    return found
 
 
 def _describe(data, comm, device):

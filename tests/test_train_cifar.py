@@ -98,7 +98,10 @@ def test_log(two_ranks):
 def test_local_statistics(two_ranks):
     out, _ = two_ranks
     text = (out / "vgg16-multigpu-b4-r2-s0" / "statistics.json").read_text()
-    layers = json.loads(text)
+    statistics = json.loads(text)
+    # nothing to compare where all ranks have the same
+    assert statistics["test"] == {}
+    layers = statistics["layers"]
     # 4 images on each rank, halved in height and width after each stage
     sides = [32] * 2 + [16] * 2 + [8] * 3 + [4] * 3 + [2] * 3
     assert [layer["values"] for layer in layers] == [4 * s * s for s in sides]
@@ -178,8 +181,19 @@ def test_networks(tmp_path, n_ranks, bn, has_statistics):
     assert [entry["epoch"] for entry in log] == [1, 2]
     assert any("avg_mean" in name for name in arrays) == has_statistics
     assert any(name.endswith("conv/b") for name in arrays) != has_statistics
-    further = {"validation/rank0/accuracy", "validation/within/loss"}
-    assert (further <= set(log[-1])) == (bn in ("normal", "chainer"))
+
+
+def test_normal_is_tested_with_each_reading_of_its_statistics(tmp_path):
+    done = train(3, *SMALL, *SYNTHETIC, "--bn", "normal", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "vgg16-normal-b4-r3-s0"
+    test = json.loads((run / "statistics.json").read_text())["test"]
+    assert list(test) == ["averaged", "rank0", "within"]
+    last = read(run)[1][-1]
+    for what in ("loss", "accuracy"):
+        expected = pytest.approx(last[f"validation/main/{what}"], rel=1e-5)
+        assert test["averaged"][what] == expected
+    assert len({reading["loss"] for reading in test.values()}) == 3
 
 
 def test_images_left_out_are_counted(tmp_path):

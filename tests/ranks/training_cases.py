@@ -136,28 +136,6 @@ def test_evaluation_counts_every_image_once(comm):
     assert found["validation/main/accuracy"] == pytest.approx(accuracy)
 
 
-def test_evaluation_compares_running_statistics(comm):
-    sets = {"train": images_of(4, seed=1), "validation": images_of(9)}
-    model, _ = trained(comm, "normal", 4 * comm.size, 2, 2)
-
-    def found(model):
-        return GlobalEvaluator(model, sets, comm, CPU, compared=("validation",))()
-
-    seen = found(model)
-    if comm.size == 1:
-        assert not any("rank0" in key or "within" in key for key in seen)
-        return
-    assert not any(key.startswith(("train/rank0", "train/within")) for key in seen)
-    for name, other in (
-        ("rank0", of_rank_zero(model, comm)),
-        ("within", averaged(model, comm, between=False)),
-    ):
-        # All ranks of the other have its statistics, so that averaging keeps them.
-        loss = found(other)["validation/main/loss"]
-        assert seen[f"validation/{name}/loss"] == pytest.approx(loss, rel=1e-5)
-        assert seen[f"validation/{name}/loss"] != seen["validation/main/loss"]
-
-
 @pytest.mark.parametrize("bn", ["normal", "multigpu"])
 def test_deviations_of_local_from_global_statistics(comm, bn):
     model = vgg(normalizers.create(bn, comm))
