@@ -1,7 +1,6 @@
 """The directory of one run.
 
-It has ``args.json``, ``log``, ``model.npz`` and, where batch normalization is this
-package's, ``statistics.json``.
+It has ``args.json``, ``log``, ``model.npz`` and, last of all, ``statistics.json``.
 """
 
 import json
@@ -78,7 +77,7 @@ def write_statistics(path, test, layers):
             ``averaged``, with those of ``rank0``, and without the variance between
             ranks (``within``); empty where all ranks have the same.
         layers (list): As :func:`chainer_crossbn.local_statistics.deviations` returns
-            it.
+            it; empty without batch normalization of this package.
     """
     _write_json(os.path.join(path, "statistics.json"), {"test": test, "layers": layers})
 

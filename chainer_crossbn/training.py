@@ -130,7 +130,7 @@ def run(argv, world):
         test = _compare_tests(model, data, comm, device)
         # Last, as it moves the running statistics.
         layers = deviations(model, _first_batch(args, data, comm, device), comm)
-        if layers and comm.rank == 0:
+        if comm.rank == 0:
             run_directory.write_statistics(path, test, layers)
 
 

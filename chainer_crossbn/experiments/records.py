@@ -19,7 +19,7 @@ def state(job, out):
 
     Returns:
         str: :data:`MISSING`, :data:`BROKEN` (it has begun, and can't go on) or
-        :data:`FINISHED` (its log has the last epoch).
+        :data:`FINISHED` (its log has the last epoch, and ``statistics.json`` is there).
 
     Raises:
         UsageError: If its directory holds another run.
@@ -48,7 +48,7 @@ def read(job, out):
         run = read_run(directory / "log")
     except BrokenRun:
         return None
-    if not run.finished:
+    if not (run.finished and (directory / "statistics.json").is_file()):
         return None
     wanted = {flag.replace("-", "_"): value for flag, value in job.flags}
     wanted["ranks"] = job.ranks
