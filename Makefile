@@ -36,10 +36,16 @@ DEMO := --dataset synthetic --train-size 2000 --test-size 500 --epoch 4 --lr 0.0
 # What is compared with comes apart: PyTorch is large.
 BENCH := .venv-bench
 
-.PHONY: help demo test lint bench venv clean
+# How large the paper's evaluation is, and where it goes.
+SCALE := laptop
+OUT = result/paper-$(SCALE)
+
+.PHONY: help demo paper test lint bench venv clean
 
 help:
 	@echo "make demo   train three small networks on 4 ranks and draw the figures"
+	@echo "make paper  reproduce the paper: DATA=DIR [SCALE=laptop|full|smoke] [OUT=DIR]"
+	@echo "            [ONLY=\"fig3 fig4\"] [SEEDS=3]"
 	@echo "make test   lint and run the tests"
 	@echo "make lint   lint alone"
 	@echo "make bench  compare speed with ChainerMN and PyTorch; QUICK=1: one round"
@@ -56,6 +62,11 @@ demo: venv
 	        || exit; \
 	done; \
 	show python plot.py $$out
+
+paper: venv
+	@$(IN_VENV) python -m chainer_crossbn.experiments --scale "$(SCALE)" \
+	    --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(ONLY),--only $(ONLY)) \
+	    $(if $(SEEDS),--seeds "$(SEEDS)")
 
 test: lint
 	$(IN_VENV) python -m pytest

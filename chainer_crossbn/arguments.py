@@ -167,6 +167,11 @@ def parse(argv=None):
         help="directory of this run in --out (default: such as "
         "vgg16-multigpu-b64-r8-s0)",
     )
+    output.add_argument(
+        "--no-model",
+        action="store_true",
+        help="write the log alone, and no model.npz",
+    )
     args = parser.parse_args(argv)
     normalization_arguments.check(args)
     return args

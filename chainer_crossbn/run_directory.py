@@ -1,4 +1,7 @@
-"""The directory of one run: ``args.json``, ``log`` and ``model.npz``."""
+"""The directory of one run.
+
+It has ``args.json``, ``log``, ``model.npz`` and, last of all, ``statistics.json``.
+"""
 
 import json
 import os
@@ -62,8 +65,21 @@ def write_arguments(path, arguments, details):
             **details.get("versions", {}),
         },
     }
-    with _replacing(os.path.join(path, "args.json")) as file:
-        file.write(json.dumps(content, indent=2).encode() + b"\n")
+    _write_json(os.path.join(path, "args.json"), content)
+
+
+def write_statistics(path, test, layers):
+    """Write ``statistics.json``: what the statistics of batch normalization are like.
+
+    Args:
+        path (str): Directory of the run.
+        test (dict): Final test loss and accuracy with the ranks' running statistics
+            ``averaged``, with those of ``rank0``, and without the variance between
+            ranks (``within``); empty where all ranks have the same.
+        layers (list): As :func:`chainer_crossbn.local_statistics.deviations` returns
+            it; empty without batch normalization of this package.
+    """
+    _write_json(os.path.join(path, "statistics.json"), {"test": test, "layers": layers})
 
 
 def write_model(path, model):
@@ -76,6 +92,11 @@ def write_model(path, model):
     with _replacing(os.path.join(path, "model.npz")) as file:
         # Weights hardly get smaller, and compressing them takes seconds.
         chainer.serializers.save_npz(file, model, compression=False)
+
+
+def _write_json(path, content):
+    with _replacing(path) as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")
 
 
 class _replacing:

@@ -29,9 +29,10 @@ from chainer_crossbn.command_line import UsageError
 from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator
 from chainer_crossbn.iterators import ShareIterator
 from chainer_crossbn.kernels.memory import keep_freed_memory
+from chainer_crossbn.local_statistics import deviations
 from chainer_crossbn.models import MODELS
 from chainer_crossbn.optimizers import MomentumSGD
-from chainer_crossbn.running_statistics import averaged
+from chainer_crossbn.running_statistics import averaged, of_rank_zero
 from chainer_crossbn.updaters import GlobalUpdater, as_input, prime
 
 
@@ -122,9 +123,15 @@ def run(argv, world):
             _compile_kernels(node)
         trainer, model = _build(args, data, comm, device, path)
         trainer.run(show_loop_exception_msg=False)
-        final = averaged(model, comm)
+        if not args.no_model:
+            final = averaged(model, comm)
+            if comm.rank == 0:
+                run_directory.write_model(path, final)
+        test = _compare_tests(model, data, comm, device)
+        # Last, as it moves the running statistics.
+        layers = deviations(model, _first_batch(args, data, comm, device), comm)
         if comm.rank == 0:
-            run_directory.write_model(path, final)
+            run_directory.write_statistics(path, test, layers)
 
 
 def _parse(argv):
@@ -188,9 +195,7 @@ def _build(args, data, comm, device, path):
         initialW=arguments.INITIALIZERS[args.init](),
     )
     model.to_device(device)
-    order = numpy.random.RandomState(args.seed).permutation(len(data.train_labels))
-    mine = order[comm.rank * args.batchsize : (comm.rank + 1) * args.batchsize]
-    normalization.prepare(model, as_input(data.train_images[mine], device))
+    normalization.prepare(model, _first_batch(args, data, comm, device))
     optimizer = chainermn.create_multi_node_optimizer(
         MomentumSGD(args.lr, args.momentum, args.weight_decay), comm
     )
@@ -218,7 +223,7 @@ def _build(args, data, comm, device, path):
         "validation": (data.test_images, data.test_labels),
     }
     trainer.extend(EpochStatistics(comm))
-    trainer.extend(GlobalEvaluator(model, sets, comm, device))
+    trainer.extend(GlobalEvaluator(model, sets, comm, device, compared=("validation",)))
     if args.lr_step:
         # After the log, so that an epoch is logged with the rate that it had.
         trainer.extend(
@@ -231,6 +236,31 @@ def _build(args, data, comm, device, path):
         trainer.extend(LogReport(trigger=(1, "epoch")))
         console.extend(trainer)
     return trainer, model
+
+
+def _first_batch(args, data, comm, device):
+    """Return this rank's mini-batch of a global one that depends on the seed alone."""
+    order = numpy.random.RandomState(args.seed).permutation(len(data.train_labels))
+    mine = order[comm.rank * args.batchsize : (comm.rank + 1) * args.batchsize]
+    return as_input(data.train_images[mine], device)
+
+
+def _compare_tests(model, data, comm, device):
+    """Test with each reading of the ranks' running statistics, if these differ."""
+    average = averaged(model, comm)
+    if average is model:
+        return {}
+    readings = {
+        "averaged": average,
+        "rank0": of_rank_zero(model, comm),
+        "within": averaged(model, comm, between=False),
+    }
+    found = {}
+    for name, reading in readings.items():
+        sets = {"test": (data.test_images, data.test_labels)}
+        seen = GlobalEvaluator(reading, sets, comm, device)()
+        found[name] = {what: seen[f"test/main/{what}"] for what in ("loss", "accuracy")}
+    return found
 
 
 def _describe(data, comm, device):

@@ -12,14 +12,18 @@ import chainer.links as L
 import numpy as np
 import pytest
 
-from chainer_crossbn import CrossBatchNormalization, arguments
+from chainer_crossbn import CrossBatchNormalization, arguments, experiments
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+# Heading -> text below it.
+SECTIONS = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", README, re.MULTILINE))
 # Flag -> default, as the table of flags has them.
 FLAGS = {
     flag: default.strip("`")
-    for names, default in re.findall(r"^\| (`-.*?) \| (.*?) \|", README, re.MULTILINE)
+    for names, default in re.findall(
+        r"^\| (`-.*?) \| (.*?) \|", SECTIONS["Train and draw"], re.MULTILINE
+    )
     for flag in re.findall(r"`(--[a-z-]+)", names)
 }
 
@@ -29,6 +33,16 @@ def test_the_table_has_every_flag(capsys):
         arguments.parse(["--help"])
     shown = re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
     assert sorted(FLAGS) == sorted(shown)
+
+
+def test_the_table_of_the_experiments_has_every_flag(capsys):
+    with pytest.raises(SystemExit):
+        experiments.main(["--help"])
+    shown = re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
+    told = re.findall(
+        r"^\| `(--[a-z-]+)", SECTIONS["Reproduce the paper"], re.MULTILINE
+    )
+    assert sorted(told) == sorted(shown)
 
 
 def test_the_table_has_the_defaults():

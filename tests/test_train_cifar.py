@@ -51,7 +51,8 @@ def test_run_directory(two_ranks):
     out, _ = two_ranks
     assert os.listdir(out) == ["vgg16-multigpu-b4-r2-s0"]
     run = out / "vgg16-multigpu-b4-r2-s0"
-    assert sorted(os.listdir(run)) == ["args.json", "log", "model.npz"]
+    names = ["args.json", "log", "model.npz", "statistics.json"]
+    assert sorted(os.listdir(run)) == names
     record, log, arrays = read(run)
     assert {
         **{"bn": "multigpu", "model": "vgg16", "width": 1, "fc_units": 4},
@@ -92,6 +93,22 @@ def test_log(two_ranks):
     assert log[0]["train_time"] < log[1]["train_time"]
     seconds = log[1]["train_time"] - log[0]["train_time"]
     assert log[1]["images_per_second"] == pytest.approx(42 / seconds)
+
+
+def test_local_statistics(two_ranks):
+    out, _ = two_ranks
+    text = (out / "vgg16-multigpu-b4-r2-s0" / "statistics.json").read_text()
+    statistics = json.loads(text)
+    # nothing to compare where all ranks have the same
+    assert statistics["test"] == {}
+    layers = statistics["layers"]
+    # 4 images on each rank, halved in height and width after each stage
+    sides = [32] * 2 + [16] * 2 + [8] * 3 + [4] * 3 + [2] * 3
+    assert [layer["values"] for layer in layers] == [4 * s * s for s in sides]
+    for index, layer in enumerate(layers):
+        assert layer["layer"].startswith(f"normalization {index + 1} of 13 ")
+        assert 0 <= layer["mean"] < 1 and 0 <= layer["variance"] < 1
+    assert max(layer["mean"] for layer in layers) > 0
 
 
 def test_console(two_ranks):
@@ -166,6 +183,19 @@ def test_networks(tmp_path, n_ranks, bn, has_statistics):
     assert any(name.endswith("conv/b") for name in arrays) != has_statistics
 
 
+def test_normal_is_tested_with_each_reading_of_its_statistics(tmp_path):
+    done = train(3, *SMALL, *SYNTHETIC, "--bn", "normal", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "vgg16-normal-b4-r3-s0"
+    test = json.loads((run / "statistics.json").read_text())["test"]
+    assert list(test) == ["averaged", "rank0", "within"]
+    last = read(run)[1][-1]
+    for what in ("loss", "accuracy"):
+        expected = pytest.approx(last[f"validation/main/{what}"], rel=1e-5)
+        assert test["averaged"][what] == expected
+    assert len({reading["loss"] for reading in test.values()}) == 3
+
+
 def test_images_left_out_are_counted(tmp_path):
     sizes = ("--train-size", 25, "--test-size", 4)
     flags = (*SMALL[:-2], "--dataset", "synthetic", *sizes, "--epoch", 1)
@@ -174,6 +204,12 @@ def test_images_left_out_are_counted(tmp_path):
     assert "left out: 1 of 25 images each epoch" in done.stdout
     _, log, _ = read(tmp_path / "vgg16-multigpu-b4-r3-s0")
     assert log[0]["iteration"] == 2
+
+
+def test_no_model(tmp_path):
+    done = train(1, *SMALL, *SYNTHETIC, "--out", tmp_path, "--no-model", "--name", "x")
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path / "x")) == ["args.json", "log", "statistics.json"]
 
 
 def test_learning_rate_is_halved(tmp_path):

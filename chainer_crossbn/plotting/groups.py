@@ -9,7 +9,9 @@ from chainer_crossbn.plotting import networks, style
 # Arguments that change neither what is learned nor what is compared. A seed is what
 # the runs of a group differ in; `threads` follows from the machine; what `gpu` and
 # `cpu` led to is recorded as the device.
-_NOT_COMPARED = frozenset({"seed", "out", "name", "data", "threads", "gpu", "cpu"})
+_NOT_COMPARED = frozenset(
+    {"seed", "out", "name", "data", "threads", "gpu", "cpu", "no_model"}
+)
 _CAPTION = ("dataset", "model", "width", "ranks", "train_size", "epoch", "lr")
 
 

@@ -10,8 +10,9 @@ from reference import error
 from chainer_crossbn import CrossBatchNormalization, normalizers
 from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator
 from chainer_crossbn.iterators import ShareIterator
+from chainer_crossbn.local_statistics import deviations
 from chainer_crossbn.models import VGG16
-from chainer_crossbn.running_statistics import averaged
+from chainer_crossbn.running_statistics import averaged, of_rank_zero
 from chainer_crossbn.updaters import GlobalUpdater, prime
 
 CPU = chainer.get_device("@numpy")
@@ -107,6 +108,12 @@ def test_running_statistics_are_averaged_as_a_mixture(comm):
     mixture = (variances + means**2).mean(axis=0) - means.mean(axis=0) ** 2
     assert error(copied.avg_var, mixture) < 1e-6
     assert (link.avg_mean == before[0]).all() and (link.avg_var == before[1]).all()
+    within = averaged(model, comm, between=False).stages[0][0].norm
+    assert error(within.avg_mean, means.mean(axis=0)) < 1e-6
+    assert error(within.avg_var, variances.mean(axis=0)) < 1e-6
+    of_zero = of_rank_zero(model, comm).stages[0][0].norm
+    assert (of_zero.avg_mean == means[0]).all()
+    assert (of_zero.avg_var == variances[0]).all()
 
 
 def test_nothing_is_averaged_where_the_ranks_agree(comm):
@@ -127,6 +134,35 @@ def test_evaluation_counts_every_image_once(comm):
     assert found["validation/main/loss"] == pytest.approx(loss, rel=1e-5)
     accuracy = (logits.argmax(axis=1) == labels).mean()
     assert found["validation/main/accuracy"] == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("bn", ["normal", "multigpu"])
+def test_deviations_of_local_from_global_statistics(comm, bn):
+    model = vgg(normalizers.create(bn, comm))
+    images = images_of(3 * comm.size)[0].astype("float32") / 255
+    mine = slice(3 * comm.rank, 3 * comm.rank + 3)
+    layers = deviations(model, images[mine], comm)
+    assert len(layers) == 13
+    first = model.stages[0][0]
+    outputs = first.conv(images).array.astype("float64")
+    means, variances = [], []
+    for part in np.split(outputs, comm.size):
+        means.append(part.mean(axis=(0, 2, 3)))
+        variances.append(part.var(axis=(0, 2, 3)) + first.norm.eps)
+    mean = outputs.mean(axis=(0, 2, 3))
+    var = outputs.var(axis=(0, 2, 3)) + first.norm.eps
+    assert layers[0]["values"] == 3 * 32 * 32
+    expected = np.mean(abs(np.array(means) - mean) / var**0.5)
+    assert layers[0]["mean"] == pytest.approx(expected, rel=1e-4, abs=1e-9)
+    expected = np.mean(abs(np.array(variances) / var - 1))
+    assert layers[0]["variance"] == pytest.approx(expected, rel=1e-4, abs=1e-9)
+    assert (layers[-1]["mean"] > 1e-3) == (comm.size > 1)
+
+
+def test_no_deviations_without_batch_normalization(comm):
+    for bn in ("none", "layer"):
+        model = vgg(normalizers.create(bn, comm))
+        assert deviations(model, images_of(1)[0].astype("float32"), comm) == []
 
 
 def test_epoch_statistics_are_over_all_ranks(comm):

@@ -1,0 +1,171 @@
+"""The command line of ``python -m chainer_crossbn.experiments``."""
+
+import os
+import sys
+
+from chainer_crossbn.command_line import Parser, UsageError, add, number
+from chainer_crossbn.experiments import (
+    costs,
+    jobs,
+    records,
+    runner,
+    scripts,
+    search,
+)
+from chainer_crossbn.experiments.definitions import SCALES, experiments
+
+_PROGRAM = "chainer_crossbn.experiments"
+
+
+def main(argv=None):
+    """Make the runs of the paper's evaluation, as far as they are missing.
+
+    Args:
+        argv (list of str or None): Arguments; those of the process by default.
+
+    Returns:
+        int: Exit status: 0; 1 if a run has failed; 2 where the user asked for something
+        that can't be done (said in one line on standard error); 130 or 143 after
+        SIGINT or SIGTERM.
+    """
+    try:
+        return _run(_parse(argv))
+    except UsageError as error:
+        print(f"{_PROGRAM}: error: {error}", file=sys.stderr, flush=True)
+        return 2
+    except runner.Stopped as stopped:
+        print(f"{_PROGRAM}: stopped; the same command goes on", file=sys.stderr)
+        return 128 + stopped.signum
+    except BrokenPipeError:
+        # The reader has seen enough; Python flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parse(argv):
+    parser = Parser(
+        prog=f"python -m {_PROGRAM}",
+        description="Make the runs of the paper's figures and tables; finished ones "
+        "are left alone.",
+    )
+    add(
+        parser,
+        "--scale",
+        choices=sorted(SCALES),
+        default="laptop",
+        help="how large everything is",
+    )
+    parser.add_argument(
+        "--data", metavar="PATH", help="CIFAR-10, as for train_cifar.py"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="directory that gathers the runs (default: result/paper-SCALE)",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="these experiments alone, as --list names them",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=number(int, 1),
+        metavar="N",
+        help="seeds of the figures of the paper (default: 3, at smoke scale 1)",
+    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--list", action="store_true", help="list experiments and what is left of them"
+    )
+    instead.add_argument(
+        "--dry-run", action="store_true", help="print the commands that are left"
+    )
+    instead.add_argument(
+        "--print-jobs",
+        choices=scripts.SCHEDULERS,
+        help="print a job script for each run that is left",
+    )
+    args = parser.parse_args(argv)
+    scale = SCALES[args.scale]
+    args.out = args.out or os.path.join("result", f"paper-{scale.name}")
+    args.seeds = args.seeds or scale.seeds
+    if args.data is not None and scale.dataset == "synthetic":
+        raise UsageError(f"--scale {scale.name} makes its own images; leave out --data")
+    if args.data is not None and not os.path.exists(args.data):
+        raise UsageError(f"--data: no file or directory {args.data}")
+    if os.path.lexists(args.out) and not os.path.isdir(args.out):
+        raise UsageError(f"--out: {args.out} is no directory")
+    return args
+
+
+def _run(args):
+    scale = SCALES[args.scale]
+    if args.list:
+        _list(scale, args)
+        return 0
+    planned = _planned(scale, args)
+    if args.dry_run or args.print_jobs:
+        for job in planned:
+            if records.state(job, args.out) == records.FINISHED:
+                continue
+            if args.dry_run:
+                print(jobs.quoted(job.command(args.out, args.data)))
+            else:
+                print(scripts.script(job, args.out, args.data, args.print_jobs))
+        return 0
+    failed = runner.run(planned, args.out, args.data, say=_say)
+    if failed:
+        names = ", ".join(job.name for job in failed)
+        _say(f"{len(failed)} of {len(planned)} runs failed: {names}")
+        return 1
+    if args.only == [search.NAME]:
+        _say(f"chosen: {search.conclude(scale, args.out)}")
+    return 0
+
+
+def _planned(scale, args):
+    """Return the runs that the user asks for."""
+    all_of_them = experiments(scale)
+    if args.only is None:
+        chosen = all_of_them
+    elif search.NAME in args.only:
+        if args.only != [search.NAME]:
+            raise UsageError(f"--only {search.NAME} goes alone, and first")
+        return search.planned(scale)
+    else:
+        known = {experiment.name: experiment for experiment in all_of_them}
+        for name in args.only:
+            if name not in known:
+                names = ", ".join([*known, search.NAME])
+                raise UsageError(f"--only: no experiment {name!r}; there are {names}")
+        chosen = [e for e in all_of_them if e.name in args.only]
+    return jobs.planned(chosen, scale, search.chosen(args.out), args.seeds)
+
+
+def _list(scale, args):
+    rule = search.chosen(args.out)
+    print(f"scale {scale.name}, {rule}")
+    plans = [(search.NAME, search.TITLE, search.planned(scale))]
+    for experiment in experiments(scale):
+        plan = jobs.planned([experiment], scale, rule, args.seeds)
+        plans.append((experiment.name, experiment.title, plan))
+    whole = jobs.planned(experiments(scale), scale, rule, args.seeds)
+    plans.append(("(all)", "All but the search, shared runs once", whole))
+    for name, title, plan in plans:
+        left = [j for j in plan if records.state(j, args.out) != records.FINISHED]
+        time = costs.in_words(costs.left(left, _measured(plan, args.out)))
+        print(
+            f"{name:12} {len(left):3} of {len(plan):3} runs left, {time:>12}  {title}"
+        )
+
+
+def _measured(plan, out):
+    runs = [(job, records.read(job, out)) for job in plan]
+    return [(job, costs.START + run.total_time) for job, run in runs if run]
+
+
+def _say(line):
+    print(line, flush=True)

@@ -1,0 +1,225 @@
+"""The experiments and the scales they are run at, as data.
+
+The claims are numbered as in the table that the report opens with.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run trains; the seed and the scale come with the run.
+
+    Attributes:
+        bn (str): Value of ``--bn``.
+        batch (int): Mini-batch size per rank.
+        options (tuple): Pairs of a further flag, less its dashes, and its value.
+        rate (float): Learning rate, as a multiple of the one that the rule gives.
+    """
+
+    bn: str
+    batch: int
+    options: tuple = ()
+    rate: float = 1
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs that are compared.
+
+    Attributes:
+        name (str): Value of ``--only``.
+        title (str): What is compared, and which part of the paper that is.
+        claims (tuple of int): The paper's claims that it is for.
+        settings (tuple of Setting): What is run.
+        repeated (bool): Whether each seed has its run; else the first seed alone has.
+    """
+
+    name: str
+    title: str
+    claims: tuple
+    settings: tuple
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is; all runs of a scale share it.
+
+    Attributes:
+        name (str): Value of ``--scale``.
+        dataset (str): Value of ``--dataset``.
+        ranks (int): MPI ranks.
+        width (int): Channels of the first stage.
+        fc_units (int): Units of the hidden fully connected layers.
+        train_size (int or None): Training images; ``None`` are all.
+        test_size (int or None): Test images; ``None`` are all.
+        epochs (int): Epochs of every run that is compared with another.
+        lr_step (int): Epochs after which the learning rate is halved.
+        seeds (int): How many seeds repeated experiments have.
+        sweep (tuple of int): Batch sizes from the paper's smallest to its largest.
+        rates (tuple of float): Learning rates tried, as multiples of the rule's.
+        layers (tuple of int): How many of the 13 normalizations the front has.
+        search (tuple): Triples of batch size, networks and epochs of the search.
+    """
+
+    name: str
+    dataset: str
+    ranks: int
+    width: int
+    fc_units: int
+    train_size: int
+    test_size: int
+    epochs: int
+    lr_step: int
+    seeds: int
+    sweep: tuple
+    rates: tuple
+    layers: tuple
+    search: tuple
+
+
+_NETWORKS = ("none", "normal", "multigpu")
+_NORMALIZED = ("normal", "multigpu")
+
+SCALES = {
+    scale.name: scale
+    for scale in (
+        Scale(
+            name="full",
+            dataset="cifar10",
+            ranks=8,
+            width=64,
+            fc_units=4096,
+            train_size=None,
+            test_size=None,
+            epochs=100,
+            lr_step=25,
+            seeds=3,
+            sweep=(2, 4, 8, 16, 32, 64),
+            rates=(0.25, 0.5, 1, 2, 4, 8),
+            layers=(4, 9),
+            search=((64, _NETWORKS, 12), (2, _NORMALIZED, 4)),
+        ),
+        Scale(
+            name="laptop",
+            dataset="cifar10",
+            ranks=8,
+            width=16,
+            fc_units=128,
+            train_size=5000,
+            test_size=2000,
+            epochs=12,
+            lr_step=6,
+            seeds=3,
+            sweep=(2, 4, 8, 16, 32, 64),
+            rates=(0.25, 0.5, 1, 2, 4, 8),
+            layers=(6,),
+            search=((64, _NETWORKS, 12), (2, _NORMALIZED, 1)),
+        ),
+        Scale(
+            name="smoke",
+            dataset="synthetic",
+            ranks=2,
+            width=2,
+            fc_units=8,
+            train_size=128,
+            test_size=20,
+            epochs=2,
+            lr_step=1,
+            seeds=1,
+            sweep=(2, 4, 64),
+            rates=(1, 2),
+            layers=(6,),
+            search=((64, _NETWORKS, 1), (2, _NORMALIZED, 1)),
+        ),
+    )
+}
+
+
+def experiments(scale):
+    """Return the experiments at a scale, in the order in which they are run.
+
+    Args:
+        scale (Scale): One of :data:`SCALES`.
+
+    Returns:
+        tuple of Experiment: All but the search, which has to come before.
+    """
+    return (
+        Experiment(
+            "fig3",
+            "Fig. 3: three networks at batch size 64",
+            (1, 2),
+            tuple(Setting(bn, 64) for bn in _NETWORKS),
+            repeated=True,
+        ),
+        Experiment(
+            "fig4",
+            "Fig. 4: multigpuBN at 2 and normalBN at 64 (and at 2)",
+            (4, 5),
+            (Setting("normal", 64), Setting("multigpu", 2), Setting("normal", 2)),
+            repeated=True,
+        ),
+        Experiment(
+            "fig5",
+            "Fig. 5: batch size 4, and normalBN at 64",
+            (6,),
+            (Setting("normal", 4), Setting("multigpu", 4), Setting("normal", 64)),
+            repeated=True,
+        ),
+        Experiment(
+            "table2",
+            "Table 2: time at batch size 64, with multigpuBN as written",
+            (3,),
+            (*(Setting(bn, 64) for bn in _NETWORKS), *_as_written(64)),
+        ),
+        Experiment(
+            "sweep",
+            "Batch sizes from 2 to 64",
+            (4, 6, 8),
+            tuple(Setting(bn, batch) for batch in scale.sweep for bn in _NORMALIZED),
+        ),
+        Experiment(
+            "rates",
+            "Learning rates, as multiples of the standard one, at batch size 64",
+            (9,),
+            tuple(
+                Setting(bn, 64, rate=rate) for rate in scale.rates for bn in _NETWORKS
+            ),
+        ),
+        Experiment(
+            "layers",
+            "Batch normalization in only the front or only the back layers",
+            (),
+            tuple(
+                Setting("multigpu", 4, (("bn-layers", layers), ("bn-rest", rest)))
+                for count in scale.layers
+                for layers in (f"front:{count}", f"back:{count}")
+                for rest in ("normal", "none")
+            ),
+        ),
+        Experiment(
+            "comparators",
+            "Layer, group and weight normalization at 2 and 64",
+            (),
+            tuple(
+                Setting(bn, batch)
+                for batch in (64, 2)
+                for bn in ("layer", "group", "weight")
+            ),
+        ),
+    )
+
+
+def _as_written(batch):
+    variants = [
+        Setting(
+            "paper",
+            batch,
+            (("paper-allreduces", allreduces), ("paper-backward", backward)),
+        )
+        for allreduces in (1, 2)
+        for backward in ("exact", "local")
+    ]
+    return (*variants, Setting("chainermn", batch))

@@ -1,0 +1,152 @@
+"""From an experiment to the command lines of its runs."""
+
+import os
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from chainer_crossbn.experiments import definitions
+
+_SCRIPT = Path(__file__).resolve().parents[2] / "train_cifar.py"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run.
+
+    Attributes:
+        name (str): Its directory, relative to the one that gathers all.
+        setting (Setting): What it trains.
+        ranks (int): MPI ranks.
+        flags (tuple): Pairs of a flag, less its dashes, and its value: all that
+            distinguishes the run, neither its place nor that of the data.
+        seed (int): Seed.
+    """
+
+    name: str
+    setting: definitions.Setting
+    ranks: int
+    flags: tuple
+    seed: int
+
+    def directory(self, out):
+        """Return the run directory below ``out``."""
+        return Path(out, self.name)
+
+    def command(self, out, data=None):
+        """Return the command line.
+
+        Args:
+            out (str): Directory that gathers all.
+            data (str or None): Value of ``--data``.
+
+        Returns:
+            list of str: From ``mpiexec`` on.
+        """
+        words = [_mpiexec(), "-n", str(self.ranks), sys.executable, _script()]
+        flags = [*self.flags]
+        if data is not None:
+            flags.append(("data", data))
+        directory = self.directory(out)
+        flags += [("out", directory.parent), ("name", directory.name)]
+        for flag, value in flags:
+            words += [f"--{flag}", str(value)]
+        return [*words, "--no-model"]
+
+
+def of(setting, scale, rule, seed):
+    """Return the run of a setting.
+
+    Args:
+        setting (Setting): What to train.
+        scale (Scale): How large.
+        rule (Rule): Initial weights and learning rate.
+        seed (int): Seed.
+    """
+    rate = setting.rate * rule.rate(setting.batch * scale.ranks)
+    name = f"{words(setting)}-s{seed}"
+    return _job(name, setting, scale, scale.epochs, rule.init, rate, seed)
+
+
+def of_search(setting, scale, epochs, rule):
+    """Return the run of a setting under a rule on trial."""
+    rate = rule.rate(setting.batch * scale.ranks)
+    name = f"search/{words(setting)}-{rule.init}-lr{rate:g}"
+    return _job(name, setting, scale, epochs, rule.init, rate, seed=0)
+
+
+def words(setting):
+    """Name a setting, such as ``"multigpu-front6-rest-none-b4"``."""
+    told = [setting.bn]
+    for flag, value in setting.options:
+        text = str(value).replace(":", "")
+        told.append(text if flag == "bn-layers" else f"{flag.split('-')[1]}-{text}")
+    told.append(f"b{setting.batch}")
+    if setting.rate != 1:
+        told.append(f"rate-x{setting.rate:g}")
+    return "-".join(told)
+
+
+def planned(experiments, scale, rule, seeds):
+    """Return the runs of some experiments, each once, seed by seed.
+
+    All networks of a seed come before the next seed, so that a machine that gets
+    slower or faster does so for all networks alike.
+
+    Args:
+        experiments (iterable of Experiment): What to run.
+        scale (Scale): How large.
+        rule (Rule): Initial weights and learning rate.
+        seeds (int): How many seeds repeated experiments have.
+
+    Returns:
+        list of Job: In the order in which they are to run.
+    """
+    found = {}
+    for seed in range(seeds):
+        for experiment in experiments:
+            if seed and not experiment.repeated:
+                continue
+            for setting in experiment.settings:
+                job = of(setting, scale, rule, seed)
+                found.setdefault(job.name, job)
+    return list(found.values())
+
+
+def quoted(command):
+    """Return a command line as a shell reads it."""
+    return " ".join(shlex.quote(word) for word in command)
+
+
+def _job(name, setting, scale, epochs, init, rate, seed):
+    flags = [
+        ("bn", setting.bn),
+        *setting.options,
+        ("batchsize", setting.batch),
+        ("width", scale.width),
+        ("fc-units", scale.fc_units),
+        ("init", init),
+        ("lr", float(f"{rate:.4g}")),
+        ("lr-step", scale.lr_step),
+        ("epoch", epochs),
+        ("seed", seed),
+        ("dataset", scale.dataset),
+        ("train-size", scale.train_size),
+        ("test-size", scale.test_size),
+    ]
+    kept = tuple((flag, value) for flag, value in flags if value is not None)
+    return Job(name, setting, scale.ranks, kept, seed)
+
+
+def _mpiexec():
+    """The launcher of this interpreter's MPI, else the one on the PATH."""
+    beside = Path(sys.executable).parent / "mpiexec"
+    return str(beside) if beside.exists() else shutil.which("mpiexec") or "mpiexec"
+
+
+def _script():
+    """The script, relative to where we are if it lies below."""
+    here = Path.cwd()
+    return os.fspath(_SCRIPT.relative_to(here) if here in _SCRIPT.parents else _SCRIPT)

@@ -1,0 +1,41 @@
+"""A job script for each run, for batch schedulers."""
+
+from chainer_crossbn.experiments import jobs
+
+SCHEDULERS = ("slurm", "age")
+
+_SLURM = """\
+#!/bin/sh
+#SBATCH --job-name={name}
+#SBATCH --ntasks={ranks}
+#SBATCH --output={output}
+"""
+# Sites name resources (-l, -pe) in ways of their own.
+_AGE = """\
+#!/bin/sh
+#$ -N {name}
+#$ -cwd
+#$ -j y
+#$ -o {output}
+"""
+_HEADS = dict(zip(SCHEDULERS, (_SLURM, _AGE)))
+
+
+def script(job, out, data, scheduler):
+    """Return the script of a run.
+
+    Args:
+        job (Job): The run.
+        out (str): Directory that gathers all.
+        data (str or None): Value of ``--data``.
+        scheduler (str): One of :data:`SCHEDULERS`: Slurm, Altair Grid Engine.
+
+    Returns:
+        str: The script, which starts with ``#!``.
+    """
+    head = _HEADS[scheduler].format(
+        name=job.name.replace("/", "-"),
+        ranks=job.ranks,
+        output=f"{job.directory(out)}.output",
+    )
+    return head + jobs.quoted(job.command(out, data)) + "\n"

@@ -1,0 +1,367 @@
+"""``python -m chainer_crossbn.experiments`` as a user sees it."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from mpi import ROOT
+
+from chainer_crossbn import experiments
+from chainer_crossbn.experiments import definitions, jobs, lock, records, search
+from chainer_crossbn.experiments.rule import STANDARD, Rule
+
+SMOKE = definitions.SCALES["smoke"]
+LAPTOP = definitions.SCALES["laptop"]
+EXPERIMENTS = ["fig3", "fig4", "fig5", "table2"]
+EXPERIMENTS += ["sweep", "rates", "layers", "comparators"]
+
+# Stands in for train_cifar.py: writes what that writes, at once.
+FAKE = """
+import json, os, sys, time
+
+given = iter(sys.argv[1:])
+arguments = {{"data": "/home/somebody/cifar"}}
+for word in given:
+    if word != "--no-model":
+        value = next(given)
+        name = word[2:].replace("-", "_")
+        try:
+            arguments[name] = json.loads(value)
+        except ValueError:
+            arguments[name] = value
+name = arguments["name"]
+path = os.path.join(arguments["out"], name)
+os.makedirs(path)
+with open(os.path.join(path, "args.json"), "w") as file:
+    json.dump({{"program": "chainer_crossbn", "arguments": arguments, "n_ranks": 2,
+               "ranks": [{{"host": "secret", "pid": 1}}]}}, file)
+{failure}
+accuracy = 0.25 if arguments["init"] == "he" else 0.5
+log = [{{"epoch": e, "train_time": e, "elapsed_time": e + 0.5, "train/main/loss": 1.0,
+        "validation/main/loss": 1.0, "train/main/accuracy": 0.5,
+        "validation/main/accuracy": accuracy}}
+       for e in range(1, arguments["epoch"] + 1)]
+with open(os.path.join(path, "log"), "w") as file:
+    json.dump(log, file)
+with open(os.path.join(path, "statistics.json"), "w") as file:
+    json.dump({{"test": {{}}, "layers": []}}, file)
+"""
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """Return a function that puts a script in the place of training."""
+    launcher = tmp_path / "mpiexec"
+    launcher.write_text('#!/bin/sh\nshift 2\nexec "$@"\n')
+    launcher.chmod(0o755)
+    script = tmp_path / "fake.py"
+    monkeypatch.setattr(jobs, "_mpiexec", lambda: str(launcher))
+    monkeypatch.setattr(jobs, "_SCRIPT", script)
+
+    def put(failure=""):
+        script.write_text(FAKE.format(failure=failure))
+
+    put()
+    return put
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "result"
+
+
+def main(out, *words):
+    return experiments.main(["--scale", "smoke", "--out", str(out), *words])
+
+
+def files(root):
+    return {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def one_error(capsys, *words):
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("chainer_crossbn.experiments: error: ")
+    assert shown.err.count("\n") == 1
+    for word in words:
+        assert word in shown.err
+    return True
+
+
+# Definitions
+
+
+@pytest.mark.parametrize("scale", definitions.SCALES.values(), ids=lambda s: s.name)
+def test_runs_differ_in_name_exactly_where_they_differ(scale):
+    plan = jobs.planned(definitions.experiments(scale), scale, STANDARD, seeds=2)
+    assert len({job.flags for job in plan}) == len({job.name for job in plan})
+    assert len(plan) == len({job.name for job in plan})
+
+
+def test_runs_are_shared_and_seeds_come_in_turn():
+    fig3, fig4 = definitions.experiments(LAPTOP)[:2]
+    plan = jobs.planned([fig3, fig4], LAPTOP, STANDARD, seeds=2)
+    first = ["none-b64", "normal-b64", "multigpu-b64", "multigpu-b2", "normal-b2"]
+    assert [j.name for j in plan] == [f"{w}-s{seed}" for seed in (0, 1) for w in first]
+
+
+def test_compared_runs_have_the_same_epochs():
+    plan = jobs.planned(definitions.experiments(LAPTOP), LAPTOP, STANDARD, seeds=3)
+    assert {dict(job.flags)["epoch"] for job in plan} == {LAPTOP.epochs}
+    assert {dict(job.flags)["train-size"] for job in plan} == {LAPTOP.train_size}
+
+
+def test_learning_rate_follows_the_global_batch():
+    for scaling, rate in (("sqrt", 0.02 / 32**0.5), ("linear", 0.02 / 32)):
+        rule = Rule("lecun", 0.02, scaling)
+        job = jobs.of(definitions.Setting("normal", 2), LAPTOP, rule, 0)
+        assert dict(job.flags)["lr"] == pytest.approx(rate, rel=1e-3)
+        assert dict(job.flags)["init"] == "lecun"
+
+
+def test_learning_rates_are_multiples_of_the_standard_one():
+    (rates,) = [e for e in definitions.experiments(LAPTOP) if e.name == "rates"]
+    plan = jobs.planned([rates], LAPTOP, STANDARD, seeds=3)
+    found = {dict(job.flags)["lr"] for job in plan}
+    assert found == {0.0025, 0.005, 0.01, 0.02, 0.04, 0.08}
+    # one of them is the run of fig3
+    assert "none-b64-s0" in {job.name for job in plan}
+
+
+# The command
+
+
+def test_list(out, capsys):
+    assert main(out, "--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("scale smoke, ")
+    assert [line.split()[0] for line in lines[1:]] == ["search", *EXPERIMENTS, "(all)"]
+    assert all("left" in line for line in lines[1:])
+    assert not out.exists()
+
+
+def test_dry_run_prints_what_a_shell_runs(tmp_path, capsys):
+    out = tmp_path / "my result"
+    data = tmp_path / "it's data"
+    data.mkdir()
+    words = ["--scale", "laptop", "--data", str(data), "--out", str(out)]
+    assert experiments.main([*words, "--only", "fig3", "--dry-run"]) == 0
+    commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(commands) == 9
+    for command in commands:
+        assert command[1:3] == ["-n", "8"]
+        assert command[4].endswith("train_cifar.py")
+        assert command[command.index("--data") + 1] == str(data)
+        assert command[command.index("--out") + 1] == str(out)
+    assert not out.exists()
+
+
+def test_job_scripts(out, capsys):
+    for scheduler, mark in (("slurm", "#SBATCH --ntasks=2"), ("age", "#$ -cwd")):
+        assert main(out, "--only", "fig3", "--print-jobs", scheduler) == 0
+        scripts = re.split(r"^(?=#!)", capsys.readouterr().out, flags=re.M)[1:]
+        assert len(scripts) == 3
+        for script in scripts:
+            assert script.startswith("#!/bin/sh\n")
+            assert mark in script
+            assert len(re.findall("^[^#].*train_cifar.py --bn ", script, re.M)) == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "words,message",
+    [
+        (("--only", "fig6"), "no experiment 'fig6'; there are fig3, fig4"),
+        (("--only", "search", "fig3"), "--only search goes alone"),
+        (("--seeds", "0"), "'0' is not a whole number at least 1"),
+        (("--scale", "huge"), "invalid choice: 'huge'"),
+        (("--data", "."), "makes its own images"),
+        (("--scale", "laptop", "--data", "none/such"), "no file or directory none/s"),
+        (("--print-jobs", "pbs"), "invalid choice: 'pbs'"),
+        (("--dry-run", "--list"), "not allowed with"),
+        (("fig3",), "unrecognized arguments: fig3"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_arguments(out, capsys, words, message):
+    assert main(out, *words) == 2
+    assert one_error(capsys, message)
+    assert not out.exists()
+
+
+def test_out_that_is_a_file(tmp_path, capsys):
+    path = tmp_path / "file"
+    path.write_text("mine")
+    assert main(path) == 2
+    assert one_error(capsys, "is no directory")
+    assert path.read_text() == "mine"
+
+
+# The runner
+
+
+def test_finished_runs_are_skipped_by_logs_alone(fake, out, capsys):
+    assert main(out, "--only", "fig3") == 0
+    before = files(out)
+    assert not list(out.rglob("model.npz"))
+    fake("raise SystemExit(1)")
+    capsys.readouterr()
+    assert main(out, "--only", "fig3") == 0
+    assert capsys.readouterr().out == "3 of 3 runs are there already\n"
+    assert files(out) == before
+
+
+def test_committed_logs_tell_nothing_of_the_users(fake, out):
+    assert main(out, "--only", "fig3") == 0
+    for path in out.rglob("args.json"):
+        text = path.read_text()
+        assert str(out) not in text
+        assert "somebody" not in text and "secret" not in text
+    kept = sorted(path.name for path in (out / "none-b64-s0").iterdir())
+    assert kept == ["args.json", "log", "statistics.json"]
+
+
+def test_progress(fake, out, capsys):
+    assert main(out, "--only", "fig3") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\[1/3\] none-b64-s0 \(.* left\)", lines[0])
+    assert re.fullmatch(r"  test accuracy 25.0%, in \d+ s", lines[1])
+    assert [line.split()[0] for line in lines[::2]] == ["[1/3]", "[2/3]", "[3/3]"]
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(fake, out, capsys):
+    fake("if name == 'normal-b64-s0': sys.exit('no luck today')")
+    assert main(out, "--only", "fig3") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any("FAILED: status 1, no luck today" in line for line in lines)
+    assert lines[-1] == "1 of 3 runs failed: normal-b64-s0"
+    assert "no luck today" in (out / "normal-b64-s0.output").read_text()
+
+    broken = (out / "normal-b64-s0" / "args.json").read_bytes()
+    fake()
+    assert main(out, "--only", "fig3") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "2 of 3 runs are there already"
+    aside = out / "normal-b64-s0.broken-1"
+    assert str(aside) in lines[2]
+    assert (aside / "args.json").read_bytes() == broken
+    assert not (out / "normal-b64-s0.output").exists()
+
+
+def test_a_run_that_is_refused_stops_all(fake, out, capsys):
+    fake("sys.exit(print('train_cifar.py: error: no', file=sys.stderr) or 2)")
+    assert main(out) == 2
+    assert capsys.readouterr().err == (
+        "chainer_crossbn.experiments: error: none-b64-s0: train_cifar.py: error: no\n"
+    )
+
+
+def test_a_run_that_lacks_epochs_has_failed(fake, out, capsys):
+    fake("arguments['epoch'] = 1")
+    assert main(out, "--only", "fig3") == 1
+    assert "FAILED: its log lacks epochs" in capsys.readouterr().out
+
+
+def test_a_directory_of_another_run_is_refused(fake, out, capsys):
+    assert main(out, "--only", "fig3") == 0
+    path = out / "normal-b64-s0" / "args.json"
+    record = json.loads(path.read_text())
+    record["arguments"]["lr"] = 7
+    path.write_text(json.dumps(record))
+    before = files(out)
+    capsys.readouterr()
+    assert main(out, "--only", "fig3") == 2
+    assert one_error(capsys, "was made with lr 7, not", "choose another --out")
+    assert files(out) == before
+
+
+def test_two_runners_at_once(fake, out, capsys):
+    with lock.held(out):
+        assert main(out) == 2
+        assert one_error(capsys, "already")
+    assert not list(out.glob("*-s0"))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_stop_and_go_on(out, signum):
+    """All processes of a run end with the runner, and the next one takes it up."""
+    command = [sys.executable, "-m", "chainer_crossbn.experiments", "--scale", "smoke"]
+    command += ["--out", str(out), "--only", "fig3"]
+    options = {"cwd": ROOT, "text": True, "stderr": subprocess.PIPE}
+    options["env"] = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, **options)
+    begun = out / "none-b64-s0"
+    while not begun.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signum)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 128 + signum
+    assert error == "chainer_crossbn.experiments: stopped; the same command goes on\n"
+    # Free again, so that no process that the run has started is alive.
+    with lock.held(out):
+        assert [path.name for path in out.glob("*-s0")] == [begun.name]
+
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60, **options)
+    assert done.returncode == 0, done.stderr
+    assert (out / "none-b64-s0.broken-1").is_dir()
+    for bn in ("none", "normal", "multigpu"):
+        assert len(json.loads((out / f"{bn}-b64-s0" / "log").read_text())) == 2
+
+
+# The search
+
+
+def test_search_chooses_what_all_networks_get_along_with(fake, out, capsys):
+    assert main(out, "--only", "search") == 0
+    # He gives 0.25 and LeCun 0.5, whatever the rate: the first of the latter
+    chosen = Rule("lecun", search.BASE_RATES[0], "sqrt")
+    assert capsys.readouterr().out.splitlines()[-1] == f"chosen: {chosen}"
+    assert search.chosen(out) == chosen
+    outcome = json.loads((out / "search.json").read_text())
+    assert outcome["scale"] == "smoke"
+    assert len(outcome["rules"]) == 2 * len(search.BASE_RATES) * 2
+    for entry in outcome["rules"]:
+        assert entry["score"] == (1 if entry["init"] == "lecun" else 0.5)
+        assert len(entry["test_accuracy"]) == 5
+
+    assert main(out, "--only", "fig3", "--dry-run") == 0
+    assert capsys.readouterr().out.count("--init lecun --lr 0.0025 ") == 3
+
+
+def test_both_rules_share_the_runs_at_the_reference_batch():
+    names = [job.name for job in search.planned(LAPTOP)]
+    n = 2 * len(search.BASE_RATES)
+    assert sum("-b64-" in name for name in names) == 3 * n
+    assert sum("-b2-" in name for name in names) == 2 * 2 * n
+
+
+def test_without_a_search_the_standard_holds(out, monkeypatch):
+    monkeypatch.setattr(search, "_COMMITTED", out / "none")
+    assert search.chosen(out) == STANDARD
+
+
+def test_a_broken_search_is_refused(out, capsys):
+    out.mkdir()
+    (out / "search.json").write_text("{")
+    assert main(out) == 2
+    assert one_error(capsys, "can't read", "search.json")
+
+
+def test_no_chainer_and_no_mpi():
+    code = "import sys, chainer_crossbn.experiments.command as c; c.main(['--list']);"
+    code += "assert not {'chainer', 'chainermn', 'mpi4py'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_state(fake, out):
+    (job,) = jobs.planned(definitions.experiments(SMOKE)[:1], SMOKE, STANDARD, 1)[:1]
+    assert records.state(job, out) == records.MISSING
+    job.directory(out).mkdir(parents=True)
+    assert records.state(job, out) == records.BROKEN
