@@ -115,7 +115,7 @@ SCALES = {
             sweep=(2, 4, 8, 16, 32, 64),
             rates=(0.25, 0.5, 1, 2, 4, 8),
             layers=(6,),
-            search=((64, _NETWORKS, 12), (2, _NORMALIZED, 1)),
+            search=((64, _NETWORKS, 12), (2, _NORMALIZED, 2)),
         ),
         Scale(
             name="smoke",
