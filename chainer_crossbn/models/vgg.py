@@ -44,7 +44,7 @@ class VGG16(chainer.Chain):
         stages = []
         in_channels, index = 3, 0
         for multiples in _CHANNELS_OF_64:
-            stage = chainer.Sequential()
+            stage = chainer.ChainList()
             for multiple in multiples:
                 channels = multiple * width
                 norm = normalization.norm(channels, index, self.n_normalizations)
@@ -75,7 +75,9 @@ class VGG16(chainer.Chain):
             Variable: Shape (N, n_class).
         """
         for stage in self.stages:
-            x = max_pooling_2d(stage(x), 2)
+            for layer in stage:
+                x = layer(x)
+            x = max_pooling_2d(x, 2)
         for fc in (self.fc6, self.fc7):
             x = F.dropout(F.relu(fc(x)), self._dropout)
         return self.fc8(x)
