@@ -168,6 +168,11 @@ def parse(argv=None):
         "vgg16-multigpu-b64-r8-s0)",
     )
     output.add_argument(
+        "--profile",
+        action="store_true",
+        help="write profile.json: where the time of an iteration goes, by layer",
+    )
+    output.add_argument(
         "--no-model",
         action="store_true",
         help="write the log alone, and no model.npz",

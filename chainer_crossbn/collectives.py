@@ -120,6 +120,17 @@ def _merge(comm, moments, layer):
     return int(total[0]), mean, numpy.where(m2 < 0, 0, m2)
 
 
+def observe(comm, note):
+    """Have it noted when this rank starts and ends each collective of a communicator.
+
+    Args:
+        comm: ChainerMN communicator with ``mpi_comm``, which others may share.
+        note (callable): Takes the start and the end, in seconds of
+            :func:`time.perf_counter`.
+    """
+    _channel(comm.mpi_comm).note = note
+
+
 def timeout():
     """Return the time limit of a collective in seconds (``CHAINER_CROSSBN_TIMEOUT``).
 
@@ -244,6 +255,7 @@ class _MPIChannel:
         self._steps = {}
         self._followers = {}
         self._last = None
+        self.note = None
         self._mail = {}
         self._sent = []
         # MPI ends well only where all messages were taken; the others then learn by
@@ -264,6 +276,7 @@ class _MPIChannel:
         ``mpi_comm`` is this channel's communicator, of which there may be several
         Python objects.
         """
+        started = time.perf_counter() if self.note else None
         step = self._next_step(layer, vector.size, merging)
         step.send[2:] = vector
         request = mpi_comm.Iallreduce(*step.arguments)
@@ -279,6 +292,8 @@ class _MPIChannel:
             self._sent = [request for request in self._sent if not request.Test()]
         self._last = layer, vector.size
         self._turn += 1
+        if self.note:
+            self.note(started, time.perf_counter())
         return receive[2:].copy()
 
     def _next_step(self, layer, size, merging):

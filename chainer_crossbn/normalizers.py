@@ -70,6 +70,13 @@ class CrossNormalization(Normalization):
         return link
 
 
+class _HookableMultiNodeBatchNormalization(MultiNodeBatchNormalization):
+    """ChainerMN's link, which computes where Chainer calls the hooks of a link."""
+
+    __call__ = chainer.Link.__call__
+    forward = MultiNodeBatchNormalization.__call__
+
+
 class ChainerMNNormalization(Normalization):
     """ChainerMN's link, with the statistics of a communicator's ranks."""
 
@@ -79,7 +86,7 @@ class ChainerMNNormalization(Normalization):
     def norm(self, channels, index, total):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* is experimental", FutureWarning)
-            return MultiNodeBatchNormalization(channels, self._comm)
+            return _HookableMultiNodeBatchNormalization(channels, self._comm)
 
 
 class ChainerNormalization(Normalization):

@@ -82,6 +82,21 @@ def write_statistics(path, test, layers):
     _write_json(os.path.join(path, "statistics.json"), {"test": test, "layers": layers})
 
 
+def write_profile(path, content):
+    """Write ``profile.json``, in one line a value of the top level.
+
+    Args:
+        path (str): Directory of the run.
+        content (dict): As :class:`chainer_crossbn.profiling.Profiler` makes it.
+    """
+    lines = [
+        f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}"
+        for key, value in content.items()
+    ]
+    with _replacing(os.path.join(path, "profile.json")) as file:
+        file.write(("{" + ",\n ".join(lines) + "}\n").encode())
+
+
 def write_model(path, model):
     """Write ``model.npz``, parameters and running statistics, whole or not at all.
 

@@ -32,6 +32,7 @@ from chainer_crossbn.kernels.memory import keep_freed_memory
 from chainer_crossbn.local_statistics import deviations
 from chainer_crossbn.models import MODELS
 from chainer_crossbn.optimizers import MomentumSGD
+from chainer_crossbn.profiling import Profiler
 from chainer_crossbn.running_statistics import averaged, of_rank_zero
 from chainer_crossbn.updaters import GlobalUpdater, as_input, prime
 
@@ -223,7 +224,10 @@ def _build(args, data, comm, device, path):
         "validation": (data.test_images, data.test_labels),
     }
     trainer.extend(EpochStatistics(comm))
-    trainer.extend(GlobalEvaluator(model, sets, comm, device, compared=("validation",)))
+    evaluator = GlobalEvaluator(model, sets, comm, device)
+    trainer.extend(evaluator)
+    if args.profile:
+        trainer.extend(Profiler(model, updater, evaluator, comm, device))
     if args.lr_step:
         # After the log, so that an epoch is logged with the rate that it had.
         trainer.extend(

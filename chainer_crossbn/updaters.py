@@ -1,5 +1,6 @@
 """One training step over all ranks."""
 
+import contextlib
 import time
 
 import chainer
@@ -56,34 +57,51 @@ class GlobalUpdater(StandardUpdater):
         sums: float64 array of shape (3,): this rank's sum of losses, number of correct
             images and number of images since :meth:`take_sums`.
         train_time (float): Seconds spent in steps so far.
+        context (context manager): Steps are made in it.
+        phases (tuple): When the parts of the last step began, and when it ended, in
+            seconds of :func:`time.perf_counter`: data, forward, backward, update (the
+            all-reduce of the gradients included) and the sums.
     """
 
     def __init__(self, iterator, optimizer, images, labels, comm, device):
         super().__init__(iterator, optimizer, device=device)
         self.sums = numpy.zeros(3)
         self.train_time = 0.0
+        self.context = contextlib.nullcontext()
+        self.phases = (0.0,) * 6
         self._images = images
         self._labels = labels
         self._comm = comm
 
     def update_core(self):
+        with self.context:
+            self._make_step()
+
+    def _make_step(self):
         started = time.perf_counter()
         indices, global_size = next(self.get_iterator("main"))
         optimizer = self.get_optimizer("main")
         model = optimizer.target
         n = len(indices)
         labels = self.device.send(self._labels[indices])
-        logits = model(as_input(self._images[indices], self.device))
+        x = as_input(self._images[indices], self.device)
+        loaded = time.perf_counter()
+        logits = model(x)
         loss = F.softmax_cross_entropy(logits, labels)
+        computed = time.perf_counter()
         model.cleargrads()
         (loss * (n * self._comm.size / global_size)).backward()
         for parameter in model.params():
             # ChainerMN's naive communicator loses the sum of any other gradient.
             if parameter.grad is not None and not parameter.grad.flags.c_contiguous:
                 parameter.grad = parameter.xp.ascontiguousarray(parameter.grad)
+        differentiated = time.perf_counter()
         optimizer.update()
+        updated = time.perf_counter()
         self.sums += batch_sums(logits, loss, labels)
-        self.train_time += time.perf_counter() - started
+        ended = time.perf_counter()
+        self.train_time += ended - started
+        self.phases = (started, loaded, computed, differentiated, updated, ended)
 
     def take_sums(self):
         """Return :attr:`sums` and start new ones."""

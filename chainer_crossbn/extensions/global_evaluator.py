@@ -1,5 +1,7 @@
 """Evaluation by all ranks together."""
 
+import time
+
 import chainer
 import chainer.functions as F
 import numpy
@@ -30,6 +32,9 @@ class GlobalEvaluator(extension.Extension):
         device: Chainer device.
         compared (tuple of str): Names of the sets that ``rank0`` and ``within`` are
             reported of.
+
+    Attributes:
+        seconds (float): Time spent so far.
     """
 
     trigger = 1, "epoch"
@@ -41,8 +46,10 @@ class GlobalEvaluator(extension.Extension):
         self._comm = comm
         self._device = device
         self._compared = compared
+        self.seconds = 0.0
 
     def __call__(self, trainer=None):
+        started = time.perf_counter()
         model = averaged(self._model, self._comm)
         evaluated = {f"{name}/main": (model, name) for name in self._sets}
         if self._compared and model is not self._model:
@@ -62,6 +69,7 @@ class GlobalEvaluator(extension.Extension):
             observation[f"{key}/loss"] = float(loss / n)
             observation[f"{key}/accuracy"] = float(correct / n)
         chainer.report(observation)
+        self.seconds += time.perf_counter() - started
         return observation
 
     def _sums(self, model, images, labels):

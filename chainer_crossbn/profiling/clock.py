@@ -1,0 +1,84 @@
+"""The clocks of the ranks, told in that of rank 0.
+
+A rank asks rank 0 for its time; the answer belongs to the middle of the round trip, to
+half of its length (Cristian, "Probabilistic clock synchronization", 1989). Of many, the
+shortest counts.
+"""
+
+import time
+from typing import NamedTuple
+
+_ROUND_TRIPS = 30
+_TAG = 0x4350
+_NAP = 2e-4
+
+
+class Reading(NamedTuple):
+    """What rank 0's clock shows beside this rank's.
+
+    Attributes:
+        here (float): Seconds of this rank's clock.
+        offset (float): Seconds that rank 0's clock is ahead of it.
+        uncertainty (float): Seconds that ``offset`` may be wrong by.
+    """
+
+    here: float
+    offset: float
+    uncertainty: float
+
+
+def read(mpi_comm, clock=time.perf_counter):
+    """Compare this rank's clock with rank 0's; all ranks call it together.
+
+    Args:
+        mpi_comm (mpi4py.MPI.Comm): The ranks.
+        clock (callable): Returns this rank's time in seconds.
+
+    Returns:
+        Reading: Of offset 0 on rank 0.
+    """
+    if mpi_comm.rank == 0:
+        for rank in range(1, mpi_comm.size):
+            _answer(mpi_comm, rank, clock)
+        return Reading(clock(), 0.0, 0.0)
+    # Ranks that share a core sleep until it is their turn.
+    while not mpi_comm.iprobe(0, _TAG):
+        time.sleep(_NAP)
+    mpi_comm.recv(source=0, tag=_TAG)
+    return min(
+        (_ask(mpi_comm, clock) for _ in range(_ROUND_TRIPS)),
+        key=lambda reading: reading.uncertainty,
+    )
+
+
+def _answer(mpi_comm, rank, clock):
+    mpi_comm.send(None, rank, _TAG)
+    for _ in range(_ROUND_TRIPS):
+        mpi_comm.recv(source=rank, tag=_TAG)
+        mpi_comm.send(clock(), rank, _TAG)
+
+
+def _ask(mpi_comm, clock):
+    started = clock()
+    mpi_comm.send(None, 0, _TAG)
+    there = mpi_comm.recv(source=0, tag=_TAG)
+    ended = clock()
+    here = (started + ended) / 2
+    return Reading(here, there - here, (ended - started) / 2)
+
+
+def to_rank_zero(times, before, after):
+    """Tell times of this rank's clock in rank 0's.
+
+    Between two readings the clocks are taken to drift apart evenly.
+
+    Args:
+        times: float64 array of any shape, seconds of this rank's clock.
+        before (Reading): The earlier reading.
+        after (Reading): The later one.
+
+    Returns:
+        float64 array of the same shape.
+    """
+    drift = (after.offset - before.offset) / max(after.here - before.here, 1e-9)
+    return times + before.offset + drift * (times - before.here)
