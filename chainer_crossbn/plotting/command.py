@@ -1,11 +1,12 @@
 """The command line: run directories in, figures and tables out."""
 
+import itertools
 import os
 import sys
 from pathlib import Path
 
 from chainer_crossbn.command_line import Parser, UsageError
-from chainer_crossbn.plotting import bars, curves, papers, style, table
+from chainer_crossbn.plotting import bars, curves, papers, profiles, style, table
 from chainer_crossbn.plotting.groups import group_runs
 from chainer_crossbn.plotting.runs import find_runs
 
@@ -66,16 +67,42 @@ def draw(groups):
     return drawn + of_paper, missing
 
 
+def draw_profiles(profiled):
+    """Draw where the time goes, for runs with a profile.
+
+    Args:
+        profiled (list): As :func:`~chainer_crossbn.plotting.profiles.read_all` returns
+            it.
+
+    Returns:
+        tuple: Pairs of a file name's stem and a :class:`matplotlib.figure.Figure`: bars
+        of all groups, and a time line of the first run of each; and pairs of a stem and
+        the text of a trace, for the same runs.
+    """
+    drawn = [("profile", profiles.bars(profiled))] if profiled else []
+    traces = []
+    for group, pairs in profiled:
+        run, profile = pairs[0]
+        name = style.slug(run.directory.name)
+        drawn.append((f"timeline-{name}", profiles.time_line(group, profile)))
+        traces.append(
+            (f"trace-{name}", profiles.chrome_trace(profile, _SIGNATURE.decode()))
+        )
+    return drawn, traces
+
+
 def _run(arguments):
     runs, skipped = find_runs(arguments.paths)
     if not runs:
         raise UsageError(_no_run(arguments.paths, skipped))
     folder = Path(arguments.out) if arguments.out else _beside(runs)
     groups = group_runs(runs)
+    profiled, unread = profiles.read_all(groups)
     with style.applied():
         drawn, missing = draw(groups)
+        of_profiles, traces = draw_profiles(profiled)
         try:
-            written = _write(drawn, folder)
+            written = _write(drawn + of_profiles, traces, folder)
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(
@@ -83,6 +110,8 @@ def _run(arguments):
             ) from None
     for path, reason in skipped:
         _complain(f"skipped {path}: {reason}")
+    for path, reason in unread:
+        _complain(f"skipped the profile of {path}: {reason}")
     _report(groups, written, missing)
 
 
@@ -128,31 +157,36 @@ def _beside(runs):
     return common.relative_to(here) if here in (common, *common.parents) else common
 
 
-def _write(drawn, folder):
-    targets = [
-        (folder / f"{name}.{suffix}", figure, metadata)
+def _write(drawn, traces, folder):
+    """Write figures and traces; return pairs of paths, or one alone, in that order."""
+    written = [
+        [(folder / f"{name}.{suffix}", _save_figure, figure) for suffix in _METADATA]
         for name, figure in drawn
-        for suffix, metadata in _METADATA.items()
     ]
-    for target, _, _ in targets:
+    written += [[(folder / f"{name}.json", _save_text, text)] for name, text in traces]
+    for target, _, _ in itertools.chain(*written):
         if target.exists() and _SIGNATURE not in target.read_bytes():
             raise UsageError(
                 f"{target} is no figure of {_PROGRAM} and is not overwritten; move it "
                 "or choose another --out"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    for target, figure, metadata in targets:
-        _save(figure, target, metadata)
-    return [target for target, _, _ in targets]
+    for target, save, content in itertools.chain(*written):
+        temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+        try:
+            save(content, temporary)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return [[target for target, _, _ in targets] for targets in written]
 
 
-def _save(figure, target, metadata):
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
-        figure.savefig(temporary, dpi=_DPI, metadata=metadata)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _save_figure(figure, path):
+    figure.savefig(path, dpi=_DPI, metadata=_METADATA[path.suffix[1:]])
+
+
+def _save_text(text, path):
+    path.write_text(text, encoding="utf-8")
 
 
 def _report(groups, written, missing):
@@ -163,8 +197,8 @@ def _report(groups, written, missing):
     _say("")
     for line in missing:
         _say(line)
-    for png, pdf in zip(written[::2], written[1::2]):
-        _say(f"wrote {png} and {pdf.name}")
+    for first, *others in written:
+        _say(" and ".join([f"wrote {first}", *(path.name for path in others)]))
 
 
 def _complain(message):

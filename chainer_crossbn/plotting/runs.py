@@ -142,8 +142,8 @@ def read_run(log):
             writes.
     """
     directory = log.parent
-    record = _checked_record(_read_json(directory / "args.json"))
-    columns = _checked_columns(_read_json(log))
+    record = _checked_record(read_json(directory / "args.json"))
+    columns = _checked_columns(read_json(log))
     arguments = record["arguments"]
     wanted = arguments.get("epoch")
     finished = _is_count(wanted) and columns["epoch"][-1] >= wanted
@@ -179,7 +179,8 @@ def _logs_under(path, skipped):
     return logs
 
 
-def _read_json(path):
+def read_json(path):
+    """Read a JSON file of a run directory; BrokenRun if that can't be done."""
     content = _read_bytes(path)
     if not content.strip():
         raise BrokenRun(f"{path.name} is empty")
