@@ -64,7 +64,10 @@ GROUPS = {
     "convolutions": Group("convolution", (64,), 1, ("ours", "chainer", *TORCH)),
     "step, 64 images": Group("step", (64, *FULL), 2, ALL),
     "step, 2 images": Group("step", (2, *FULL), 2, ALL),
-    "8 ranks": Group("step", (2, 16, 128), 8, (OURS, "normal", "chainermn", "torch")),
+    "8 ranks": Group(
+        *("step", (2, 16, 128), 8),
+        (OURS, "normal", "chainermn", "torch", "profiled"),
+    ),
 }
 PAIRS = [
     Pair("BN at 64, to ChainerMN's", "BN, 64 images", OURS, ("chainermn",), "s", 0.25),
@@ -81,6 +84,7 @@ PAIRS = [
     Pair("step at 2, to ChainerMN", "step, 2 images", OURS, ("chainermn",), "s", 1 / 2),
     Pair("step at 2, to PyTorch", "step, 2 images", OURS, TORCH, "s", 1 / 2),
     Pair("8 ranks, to ChainerMN", "8 ranks", OURS, ("chainermn",), "s", 1 / 2),
+    Pair("8 ranks, profiled, to not", "8 ranks", "profiled", (OURS,), "s", 1.02),
     Pair(
         *("memory at 64, to ChainerMN", "step, 64 images", OURS),
         *(("chainermn",), "bytes", 0.8),

@@ -9,7 +9,8 @@ ChainerMN with MultiNodeBatchNormalization, ``chainermn-normal`` the same with
 L.BatchNormalization; ``torch`` is PyTorch's DistributedDataParallel over gloo with
 local batch normalization, ``torch-last`` the same with channels last.
 ``without-convolution`` and so on are ``multigpu`` with Chainer's, or ChainerMN's, own
-in the place of one part. BENCHMARK_STEPS sets how many steps are timed.
+in the place of one part, ``profiled`` is ``multigpu`` with ``--profile``.
+BENCHMARK_STEPS sets how many steps are timed.
 """
 
 import json
@@ -19,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+from types import SimpleNamespace
 
 import numpy as np
 from mpi4py import MPI
@@ -54,7 +56,7 @@ def leave_out(part):
         optimizers.MomentumSGD = stock
 
 
-def our_step(bn, batch, width, fc_units, without=None):
+def our_step(bn, batch, width, fc_units, without=None, profiled=False):
     import chainer_crossbn  # noqa: F401  makes Chainer importable
 
     # isort: split
@@ -66,6 +68,7 @@ def our_step(bn, batch, width, fc_units, without=None):
     from chainer_crossbn.kernels.memory import keep_freed_memory
     from chainer_crossbn.models import VGG16
     from chainer_crossbn.optimizers import MomentumSGD
+    from chainer_crossbn.profiling import Profiler
     from chainer_crossbn.updaters import GlobalUpdater, prime
 
     if without != "memory":
@@ -82,13 +85,25 @@ def our_step(bn, batch, width, fc_units, without=None):
     data = images(batch)
 
     class Iterator:
+        is_new_epoch = False
+
         def __next__(self):
             return np.arange(batch), batch * comm.size
 
-    updater = GlobalUpdater(
-        {"main": Iterator()}, optimizer, *data, comm, chainer.get_device("@numpy")
-    )
-    return updater.update_core
+    cpu = chainer.get_device("@numpy")
+    updater = GlobalUpdater({"main": Iterator()}, optimizer, *data, comm, cpu)
+    if not profiled:
+        return updater.update_core
+    trainer = SimpleNamespace(updater=updater)
+    evaluator = SimpleNamespace(seconds=0.0)
+    profiler = Profiler(model, updater, evaluator, comm, cpu)
+    profiler.initialize(trainer)
+
+    def step():
+        updater.update_core()
+        profiler(trainer)
+
+    return step
 
 
 def stock_step(bn, batch, width, fc_units):
@@ -175,6 +190,8 @@ def main(implementation, *sizes):
         part = implementation.split("-")[1]
         bn = "chainermn" if part == "link" else "multigpu"
         step = our_step(bn, *sizes, without=part)
+    elif implementation == "profiled":
+        step = our_step("multigpu", *sizes, profiled=True)
     elif implementation.startswith("torch"):
         step = torch_step(implementation == "torch-last", *sizes)
     elif implementation.startswith("chainermn"):
