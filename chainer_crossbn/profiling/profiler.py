@@ -162,5 +162,5 @@ def _rounded(microseconds):
 
 def _synchronizer(device):
     if device.xp is numpy:
-        return lambda: None
+        return None
     return lambda: device.xp.cuda.get_current_stream().synchronize()

@@ -1,6 +1,6 @@
 """What one rank notes of its training steps."""
 
-import time
+from time import perf_counter
 from typing import NamedTuple
 
 import chainer
@@ -67,12 +67,12 @@ class Recorder(chainer.FunctionHook):
 
     Args:
         model (chainer.Link): Calls its normalizations ``norm``.
-        synchronize (callable): Waits for the device.
+        synchronize (callable or None): Waits for the device.
     """
 
     name = "chainer_crossbn profile"
 
-    def __init__(self, model, synchronize=lambda: None):
+    def __init__(self, model, synchronize=None):
         super().__init__()
         self._names = _LinkNames(model)
         self._synchronize = synchronize
@@ -84,7 +84,7 @@ class Recorder(chainer.FunctionHook):
         self._times, self._classes = [], []
         self._collectives = []
         self._all_reduce = (0.0, 0.0)
-        self._found, self._backward, self._layer_of = [], [], {}
+        self._found, self._layer_of = [], {}
         if self._searching:
             self._names.__enter__()
         return super().__enter__()
@@ -102,11 +102,12 @@ class Recorder(chainer.FunctionHook):
         """
         key = tuple(self._classes)
         if self._searching:
-            self._layouts[key] = _layout(self._found, self._backward)
+            self._layouts[key] = _layout(self._found)
+            self._layer_of.clear()
         layout = self._layouts.get(key)
         self._searching = layout is None
         if layout is None:
-            layout = _layout([OUTSIDE] * len(key), [False] * len(key))
+            layout = _layout([(OUTSIDE, False)] * len(key))
         collectives = numpy.array(self._collectives).reshape(-1, 3)
         return Step(
             layout,
@@ -125,45 +126,37 @@ class Recorder(chainer.FunctionHook):
         """Note the all-reduce of the gradients."""
         self._all_reduce = started, ended
 
-    def forward_preprocess(self, function, in_data):
-        self._enter_function()
+    # Called a hundred times a step, so they call little themselves. A function that
+    # another calls is a part of that.
 
-    def forward_postprocess(self, function, in_data):
-        if self._leave_function(function) and self._searching:
-            layer = self._layer_of[id(function)] = self._names.current
-            self._found.append(layer)
-            self._backward.append(False)
-
-    def backward_preprocess(self, function, in_data, out_grad):
-        self._enter_function()
-
-    def backward_postprocess(self, function, in_data, out_grad):
-        if self._leave_function(function) and self._searching:
-            self._found.append(self._layer_of.get(id(function), OUTSIDE))
-            self._backward.append(True)
-
-    def _enter_function(self):
+    def forward_preprocess(self, *_):
         if not self._depth:
-            self._synchronize()
-            self._times.append(time.perf_counter())
+            if self._synchronize:
+                self._synchronize()
+            self._times.append(perf_counter())
         self._depth += 1
 
-    def _leave_function(self, function):
-        """Return whether it was called by none other, of which it would be a part."""
+    def forward_postprocess(self, function, *_):
         self._depth -= 1
         if self._depth:
-            return False
-        self._synchronize()
-        self._times.append(time.perf_counter())
+            return
+        if self._synchronize:
+            self._synchronize()
+        self._times.append(perf_counter())
         self._classes.append(function.__class__)
-        return True
+        if self._searching:
+            backward = function in self._layer_of
+            layer = self._layer_of.setdefault(function, self._names.current)
+            self._found.append((layer, backward))
+
+    backward_preprocess = forward_preprocess
+    backward_postprocess = forward_postprocess
 
 
-def _layout(layers, backward):
+def _layout(found):
+    layers, backward = zip(*found)
     normalizes = ["norm" in layer.split("/") for layer in layers]
-    return Layout(
-        tuple(layers), numpy.array(backward, bool), numpy.array(normalizes, bool)
-    )
+    return Layout(layers, numpy.array(backward), numpy.array(normalizes))
 
 
 class _LinkNames(chainer.LinkHook):
@@ -202,9 +195,9 @@ class TimedCommunicator:
 
     def _timed(self, function):
         def call(*args, **kwargs):
-            started = time.perf_counter()
+            started = perf_counter()
             result = function(*args, **kwargs)
-            self._note(started, time.perf_counter())
+            self._note(started, perf_counter())
             return result
 
         return call
