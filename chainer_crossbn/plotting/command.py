@@ -5,19 +5,9 @@ import sys
 from pathlib import Path
 
 from chainer_crossbn.command_line import Parser, UsageError
-from chainer_crossbn.plotting import bars, curves, papers, style, table
+from chainer_crossbn.plotting import bars, curves, files, papers, style, table
 from chainer_crossbn.plotting.groups import group_runs
 from chainer_crossbn.plotting.runs import find_runs
-
-_DPI = 150
-_PROGRAM = "plot.py"
-_SIGNATURE = b"chainer_crossbn plot.py"
-# Suffix -> metadata that tell our figures from a user's file. Without a date the same
-# runs give the same bytes.
-_METADATA = {
-    "png": {"Software": _SIGNATURE.decode()},
-    "pdf": {"Creator": _SIGNATURE.decode(), "CreationDate": None},
-}
 
 
 def main(argv=None):
@@ -75,7 +65,7 @@ def _run(arguments):
     with style.applied():
         drawn, missing = draw(groups)
         try:
-            written = _write(drawn, folder)
+            written = files.write(drawn, folder)
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(
@@ -102,7 +92,7 @@ def _no_run(paths, skipped):
 
 def _parser():
     parser = Parser(
-        prog=_PROGRAM,
+        prog=files.PROGRAM,
         description="Draw loss, accuracy and time of training runs, and the paper's "
         "figures where their runs are there.",
     )
@@ -128,33 +118,6 @@ def _beside(runs):
     return common.relative_to(here) if here in (common, *common.parents) else common
 
 
-def _write(drawn, folder):
-    targets = [
-        (folder / f"{name}.{suffix}", figure, metadata)
-        for name, figure in drawn
-        for suffix, metadata in _METADATA.items()
-    ]
-    for target, _, _ in targets:
-        if target.exists() and _SIGNATURE not in target.read_bytes():
-            raise UsageError(
-                f"{target} is no figure of {_PROGRAM} and is not overwritten; move it "
-                "or choose another --out"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    for target, figure, metadata in targets:
-        _save(figure, target, metadata)
-    return [target for target, _, _ in targets]
-
-
-def _save(figure, target, metadata):
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
-        figure.savefig(temporary, dpi=_DPI, metadata=metadata)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _report(groups, written, missing):
     _say(table.runs_table(groups))
     _say(f"\n{table.RUNS_NOTE}")
@@ -168,7 +131,7 @@ def _report(groups, written, missing):
 
 
 def _complain(message):
-    _say(f"{_PROGRAM}: {message}".replace("\n", "?"), sys.stderr)
+    _say(f"{files.PROGRAM}: {message}".replace("\n", "?"), sys.stderr)
 
 
 def _say(text, stream=None):
