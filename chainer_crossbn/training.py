@@ -223,7 +223,7 @@ def _build(args, data, comm, device, path):
         "validation": (data.test_images, data.test_labels),
     }
     trainer.extend(EpochStatistics(comm))
-    trainer.extend(GlobalEvaluator(model, sets, comm, device, compared=("validation",)))
+    trainer.extend(GlobalEvaluator(model, sets, comm, device))
     if args.lr_step:
         # After the log, so that an epoch is logged with the rate that it had.
         trainer.extend(
