@@ -1,6 +1,7 @@
 """Build a training run from its arguments, and run it on all ranks."""
 
 import os
+import platform
 import socket
 import sys
 import time
@@ -15,6 +16,7 @@ from chainer.training.extensions import ExponentialShift, LogReport, observe_lr
 from mpi4py import MPI
 
 from chainer_crossbn import (
+    __version__,
     arguments,
     collectives,
     communicators,
@@ -24,9 +26,11 @@ from chainer_crossbn import (
     kernels,
     normalization_arguments,
     run_directory,
+    stop_signals,
 )
 from chainer_crossbn.command_line import UsageError
-from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator
+from chainer_crossbn.ending import Ended
+from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator, Guard
 from chainer_crossbn.iterators import ShareIterator
 from chainer_crossbn.kernels.memory import keep_freed_memory
 from chainer_crossbn.local_statistics import deviations
@@ -34,6 +38,7 @@ from chainer_crossbn.models import MODELS
 from chainer_crossbn.optimizers import MomentumSGD
 from chainer_crossbn.profiling import Profiler
 from chainer_crossbn.running_statistics import averaged, of_rank_zero
+from chainer_crossbn.snapshots import resumption, state, storage
 from chainer_crossbn.updaters import GlobalUpdater, as_input, prime
 
 
@@ -44,26 +49,35 @@ def main(argv=None):
         argv (list of str or None): Arguments; those of the process by default.
 
     Returns:
-        int: Exit status: 0, or 2 where the user asked for something that can't be done
-        (said in one line on standard error, by rank 0).
+        int: Exit status: 0, 1 where the run failed on all ranks, or 2 where the user
+        asked for something that can't be done (said in one line on standard error, by
+        rank 0).
 
     An error in one rank ends the processes of all ranks with status 1, an interrupt
     with status 130.
     """
     world = MPI.COMM_WORLD
     try:
-        run(argv, world)
+        run(sys.argv[1:] if argv is None else argv, world)
     except UsageError as error:
-        if world.rank == 0:
-            print(f"train_cifar.py: error: {error}", file=sys.stderr, flush=True)
-        # A rank that leaves early may take the others with it before the line is out.
-        world.Barrier()
-        return 2
+        return _end(world, f"error: {error}", 2)
+    except Ended as ended:
+        return _end(world, f"error: {ended}" if ended.status else ended, ended.status)
     except KeyboardInterrupt:
         _abort(world, "train_cifar.py: interrupted\n", 130)
     except Exception:
         _abort(world, traceback.format_exc(), 1)
     return 0
+
+
+def _end(world, message, status):
+    """Say why once, where all ranks end alike; return the exit status."""
+    if world.rank == 0:
+        out = sys.stderr if status else sys.stdout
+        print(f"train_cifar.py: {message}", file=out, flush=True)
+    # A rank that leaves early may take the others with it before the line is out.
+    world.Barrier()
+    return status
 
 
 def _abort(world, message, status):
@@ -97,51 +111,115 @@ def run(argv, world):
     """Train a network as a command line says.
 
     Args:
-        argv (list of str or None): Arguments; those of the process by default.
+        argv (list of str): Arguments.
         world (mpi4py.MPI.Comm): All ranks.
 
     Raises:
         UsageError: On all ranks, before anything is written, if it can't be done.
+        Ended: On all ranks, if it ends before its last epoch, or had done so.
     """
-    args = _on_rank_zero(world, lambda: _parse(argv))
-    arguments.complete(args, world.size)
+    plan = _on_rank_zero(world, lambda: _plan(argv, world.size))
+    if plan.finished:
+        raise Ended(f"{plan.path} is finished already", 0)
+    args = plan.args
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
     device, reason = devices.choose(args, world, node)
     comm = communicators.create(args.communicator, world)
     data = _on_rank_zero(world, lambda: _load_data(args))
     _check_sizes(args, data, world.size)
-    path = _on_rank_zero(world, lambda: run_directory.create(args.out, args.name))
-    args.threads = args.threads or max(1, devices.count_cores(node) // node.size)
-    with threadpoolctl.threadpool_limits(args.threads):
-        device.use()
+    lock = _on_rank_zero(world, lambda: _claim(plan, data))
+    try:
+        args.threads = args.threads or max(1, devices.count_cores(node) // node.size)
+        with threadpoolctl.threadpool_limits(args.threads):
+            _train(plan, data, comm, node, device, reason)
+    finally:
+        if world.rank == 0:
+            os.close(lock)
+
+
+def _train(plan, data, comm, node, device, reason):
+    """Train in the run directory that is there, and write what comes out."""
+    args, path = plan.args, plan.path
+    device.use()
+    if device.xp is numpy:
+        keep_freed_memory()
+        _compile_kernels(node)
+    trainer, model = _build(args, data, comm, device, path)
+    with stop_signals.noted() as stop_asked:
+        guard = Guard(path, comm, args.snapshot_interval, stop_asked)
+        trainer.extend(guard)
+        if plan.record is not None:
+            _restore(plan, trainer, comm, device)
         details = _describe(data, comm, device)
         if comm.rank == 0:
             run_directory.write_arguments(path, vars(args), details)
             print(f"device: {details['device']} ({reason})")
             print(f"run: {path}", flush=True)
-        if device.xp is numpy:
-            keep_freed_memory()
-            _compile_kernels(node)
-        trainer, model = _build(args, data, comm, device, path)
         trainer.run(show_loop_exception_msg=False)
-        if not args.no_model:
-            final = averaged(model, comm)
-            if comm.rank == 0:
-                run_directory.write_model(path, final)
-        test = _compare_tests(model, data, comm, device)
-        # Last, as it moves the running statistics.
-        layers = deviations(model, _first_batch(args, data, comm, device), comm)
+        guard.settle()
+    if not args.no_model:
+        final = averaged(model, comm)
         if comm.rank == 0:
-            run_directory.write_statistics(path, test, layers)
+            run_directory.write_model(path, final)
+    test = _compare_tests(model, data, comm, device)
+    # Last, as it moves the running statistics.
+    layers = deviations(model, _first_batch(args, data, comm, device), comm)
+    if comm.rank == 0:
+        run_directory.write_statistics(path, test, layers)
 
 
-def _parse(argv):
-    args = arguments.parse(argv)
+def _plan(argv, n_ranks):
+    plan = resumption.plan(argv, n_ranks)
     try:
         collectives.timeout()
     except ValueError as error:
         raise UsageError(error) from None
-    return args
+    return plan
+
+
+def _claim(plan, data):
+    """Make the run's directory, or lock the one that is there."""
+    if plan.record is not None:
+        resumption.check_data(plan, data.name, data.checksum)
+        return run_directory.lock(plan.path)
+    if plan.args.resume is None:
+        return run_directory.create(plan.path)
+    lock, aside = run_directory.create_anew(plan.path)
+    if aside is not None:
+        _note(f"what is now {aside} had no snapshot yet; the run begins anew")
+    return lock
+
+
+def _restore(plan, trainer, comm, device):
+    """Go on from the newest snapshot that is whole."""
+    parts = {}
+
+    def read():
+        folder = run_directory.snapshots_of(plan.path)
+        found = storage.read_newest(folder, _note)
+        if found is None:
+            raise UsageError(
+                f"{plan.path} has no snapshot to go on from; begin anew under another "
+                "--name"
+            )
+        parts.update(found[1])
+        return found[0]
+
+    manifest = _on_rank_zero(comm.mpi_comm, read)
+    if not state.restore(parts, trainer, comm):
+        raise UsageError(
+            f"the snapshot of iteration {manifest['iteration']} in {plan.path} is not "
+            "of this network"
+        )
+    if comm.rank == 0:
+        versions = _versions(device)
+        for line in resumption.differences(plan.record, manifest, versions, comm.size):
+            _note(line)
+        print(f"goes on after iteration {manifest['iteration']}", flush=True)
+
+
+def _note(line):
+    print(f"train_cifar.py: note: {line}", file=sys.stderr, flush=True)
 
 
 def _compile_kernels(node):
@@ -165,7 +243,7 @@ def _load_data(args):
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     for note in data.notes:
-        print(f"train_cifar.py: note: {note}", file=sys.stderr, flush=True)
+        _note(note)
     return data
 
 
@@ -271,9 +349,6 @@ def _describe(data, comm, device):
     """Gather what ``args.json`` tells of the run besides the arguments."""
     mine = {"rank": comm.rank, "pid": os.getpid(), "host": socket.gethostname()}
     ranks = comm.gather_obj(mine)
-    versions = {"mpi": MPI.Get_library_version().strip().splitlines()[0]}
-    if device.xp is not numpy:
-        versions["cupy"] = device.xp.__version__
     return {
         "n_ranks": comm.size,
         "ranks": ranks,
@@ -284,5 +359,18 @@ def _describe(data, comm, device):
             "train": len(data.train_labels),
             "test": len(data.test_labels),
         },
-        "versions": versions,
+        "versions": _versions(device),
     }
+
+
+def _versions(device):
+    versions = {
+        "chainer_crossbn": __version__,
+        "python": platform.python_version(),
+        "chainer": chainer.__version__,
+        "numpy": numpy.__version__,
+        "mpi": MPI.Get_library_version().strip().splitlines()[0],
+    }
+    if device.xp is not numpy:
+        versions["cupy"] = device.xp.__version__
+    return versions

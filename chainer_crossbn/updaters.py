@@ -127,12 +127,21 @@ def prime(optimizer, comm):
     model = optimizer.target
     # In place, one by one: they may fill half of the memory.
     comm.bcast_data(model)
-    rest = None
-    if comm.rank == 0:
-        serializer = chainer.serializers.DictionarySerializer()
-        serializer.save(model)
-        names = {name[1:] for name, _ in model.namedparams()}
-        rest = {k: v for k, v in serializer.target.items() if k not in names}
-    rest = comm.bcast_obj(rest)
+    rest = comm.bcast_obj(persistent_values(model) if comm.rank == 0 else None)
     chainer.serializers.NpzDeserializer(rest, strict=False).load(model)
     optimizer.is_changed(model)
+
+
+def persistent_values(model):
+    """Return what a model keeps besides its parameters, such as running statistics.
+
+    Args:
+        model (chainer.Link): Any model.
+
+    Returns:
+        dict: From the name that serializers use to an array on the CPU.
+    """
+    serializer = chainer.serializers.DictionarySerializer()
+    serializer.save(model)
+    parameters = {name[1:] for name, _ in model.namedparams()}
+    return {k: v for k, v in serializer.target.items() if k not in parameters}

@@ -53,7 +53,7 @@ class Job:
         flags += [("out", directory.parent), ("name", directory.name)]
         for flag, value in flags:
             words += [f"--{flag}", str(value)]
-        return [*words, "--no-model"]
+        return [*words, "--no-model", "--snapshot-interval", "0"]
 
 
 def of(setting, scale, rule, seed):
