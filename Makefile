@@ -48,7 +48,10 @@ else
 LOGS = $(OUT)
 endif
 
-.PHONY: help demo paper figures test lint bench venv clean
+# How many times `make faults` kills a rank.
+N := 100
+
+.PHONY: help demo faults paper figures test lint bench venv clean
 
 help:
 	@echo "make demo   train three small networks on 4 ranks and draw the figures"

@@ -1,5 +1,6 @@
 """Build a training run from its arguments, and run it on all ranks."""
 
+import contextlib
 import os
 import platform
 import socket
@@ -25,6 +26,7 @@ from chainer_crossbn import (
     devices,
     kernels,
     normalization_arguments,
+    ranks,
     run_directory,
     stop_signals,
 )
@@ -32,6 +34,7 @@ from chainer_crossbn.command_line import UsageError
 from chainer_crossbn.ending import Ended
 from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator, Guard
 from chainer_crossbn.iterators import ShareIterator
+from chainer_crossbn.kernels import compilation
 from chainer_crossbn.kernels.memory import keep_freed_memory
 from chainer_crossbn.local_statistics import deviations
 from chainer_crossbn.models import MODELS
@@ -40,6 +43,7 @@ from chainer_crossbn.profiling import Profiler
 from chainer_crossbn.running_statistics import averaged, of_rank_zero
 from chainer_crossbn.snapshots import resumption, state, storage
 from chainer_crossbn.updaters import GlobalUpdater, as_input, prime
+from chainer_crossbn.watchdog import Watchdog
 
 
 def main(argv=None):
@@ -118,35 +122,44 @@ def run(argv, world):
         UsageError: On all ranks, before anything is written, if it can't be done.
         Ended: On all ranks, if it ends before its last epoch, or had done so.
     """
-    plan = _on_rank_zero(world, lambda: _plan(argv, world.size))
+    ranks.check_alike(world, argv)
+    node = world.Split_type(MPI.COMM_TYPE_SHARED)
+    with contextlib.closing(Watchdog(world, node, _time_limit())) as watchdog:
+        _run(argv, world, node, watchdog)
+
+
+def _run(argv, world, node, watchdog):
+    plan = _on_rank_zero(world, lambda: resumption.plan(argv, world.size))
     if plan.finished:
         raise Ended(f"{plan.path} is finished already", 0)
     args = plan.args
-    node = world.Split_type(MPI.COMM_TYPE_SHARED)
     device, reason = devices.choose(args, world, node)
     comm = communicators.create(args.communicator, world)
-    data = _on_rank_zero(world, lambda: _load_data(args))
+    watchdog.at("the reading of the data")
+    data = _on_rank_zero(world, lambda: _load_data(args, watchdog))
     _check_sizes(args, data, world.size)
     lock = _on_rank_zero(world, lambda: _claim(plan, data))
     try:
         args.threads = args.threads or max(1, devices.count_cores(node) // node.size)
         with threadpoolctl.threadpool_limits(args.threads):
-            _train(plan, data, comm, node, device, reason)
+            _train(plan, data, comm, node, device, reason, watchdog)
     finally:
         if world.rank == 0:
             os.close(lock)
 
 
-def _train(plan, data, comm, node, device, reason):
+def _train(plan, data, comm, node, device, reason, watchdog):
     """Train in the run directory that is there, and write what comes out."""
     args, path = plan.args, plan.path
     device.use()
     if device.xp is numpy:
         keep_freed_memory()
-        _compile_kernels(node)
-    trainer, model = _build(args, data, comm, device, path)
+        watchdog.at("the compilation of kernels")
+        _compile_kernels(node, watchdog)
+    watchdog.at("the making of the network")
+    trainer, model = _build(args, data, comm, device, path, watchdog)
     with stop_signals.noted() as stop_asked:
-        guard = Guard(path, comm, args.snapshot_interval, stop_asked)
+        guard = Guard(path, comm, args.snapshot_interval, stop_asked, watchdog.at)
         trainer.extend(guard)
         if plan.record is not None:
             _restore(plan, trainer, comm, device)
@@ -157,6 +170,7 @@ def _train(plan, data, comm, node, device, reason):
             print(f"run: {path}", flush=True)
         trainer.run(show_loop_exception_msg=False)
         guard.settle()
+    watchdog.at("the writing of the results")
     if not args.no_model:
         final = averaged(model, comm)
         if comm.rank == 0:
@@ -168,13 +182,11 @@ def _train(plan, data, comm, node, device, reason):
         run_directory.write_statistics(path, test, layers)
 
 
-def _plan(argv, n_ranks):
-    plan = resumption.plan(argv, n_ranks)
+def _time_limit():
     try:
-        collectives.timeout()
+        return collectives.timeout()
     except ValueError as error:
         raise UsageError(error) from None
-    return plan
 
 
 def _claim(plan, data):
@@ -222,25 +234,30 @@ def _note(line):
     print(f"train_cifar.py: note: {line}", file=sys.stderr, flush=True)
 
 
-def _compile_kernels(node):
+def _compile_kernels(node, watchdog):
     """Compile what is compiled when first called, so that no step is timed with it.
 
     One rank of each node does it first; the others find it on disk.
     """
-    if node.rank == 0:
-        kernels.precompile()
-    node.Barrier()
-    if node.rank:
-        kernels.precompile()
+    with compilation.each_step(watchdog.moves):
+        if node.rank == 0:
+            kernels.precompile()
+        node.Barrier()
+        if node.rank:
+            kernels.precompile()
 
 
-def _load_data(args):
+def _load_data(args, watchdog):
+    def show(line):
+        print(line, file=sys.stderr, flush=True)
+        watchdog.moves()
+
     data = datasets.load(
         args.dataset,
         args.data,
         train_size=args.train_size,
         test_size=args.test_size,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=show,
     )
     for note in data.notes:
         _note(note)
@@ -262,7 +279,7 @@ def _check_sizes(args, data, n_ranks):
         )
 
 
-def _build(args, data, comm, device, path):
+def _build(args, data, comm, device, path, watchdog):
     numpy.random.seed(args.seed)
     normalization = normalization_arguments.create(args, comm)
     model = MODELS[args.model](
@@ -295,6 +312,7 @@ def _build(args, data, comm, device, path):
     updater = GlobalUpdater(
         iterator, optimizer, data.train_images, data.train_labels, comm, device
     )
+    updater.note_place = watchdog.at
     trainer = Trainer(updater, (args.epoch, "epoch"), path)
     part = datasets.take_balanced(data.train_labels, args.eval_train, data.n_class)
     sets = {
@@ -303,6 +321,7 @@ def _build(args, data, comm, device, path):
     }
     trainer.extend(EpochStatistics(comm))
     evaluator = GlobalEvaluator(model, sets, comm, device)
+    evaluator.note_place = watchdog.at
     trainer.extend(evaluator)
     if args.profile:
         trainer.extend(Profiler(model, updater, evaluator, comm, device))
@@ -348,10 +367,10 @@ def _compare_tests(model, data, comm, device):
 def _describe(data, comm, device):
     """Gather what ``args.json`` tells of the run besides the arguments."""
     mine = {"rank": comm.rank, "pid": os.getpid(), "host": socket.gethostname()}
-    ranks = comm.gather_obj(mine)
+    all_ranks = comm.gather_obj(mine)
     return {
         "n_ranks": comm.size,
-        "ranks": ranks,
+        "ranks": all_ranks,
         "device": "CPU" if device.xp is numpy else "GPU",
         "dataset": {
             "name": data.name,

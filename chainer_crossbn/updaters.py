@@ -61,6 +61,7 @@ class GlobalUpdater(StandardUpdater):
         phases (tuple): When the parts of the last step began, and when it ended, in
             seconds of :func:`time.perf_counter`: data, forward, backward, update (the
             all-reduce of the gradients included) and the sums.
+        note_place (callable): Told in words what comes next.
     """
 
     def __init__(self, iterator, optimizer, images, labels, comm, device):
@@ -69,6 +70,7 @@ class GlobalUpdater(StandardUpdater):
         self.train_time = 0.0
         self.context = contextlib.nullcontext()
         self.phases = (0.0,) * 6
+        self.note_place = lambda place: None
         self._images = images
         self._labels = labels
         self._comm = comm
@@ -79,6 +81,8 @@ class GlobalUpdater(StandardUpdater):
 
     def _make_step(self):
         started = time.perf_counter()
+        number = self.iteration + 1
+        self.note_place(f"the forward and backward pass of iteration {number}")
         indices, global_size = next(self.get_iterator("main"))
         optimizer = self.get_optimizer("main")
         model = optimizer.target
@@ -96,6 +100,7 @@ class GlobalUpdater(StandardUpdater):
             if parameter.grad is not None and not parameter.grad.flags.c_contiguous:
                 parameter.grad = parameter.xp.ascontiguousarray(parameter.grad)
         differentiated = time.perf_counter()
+        self.note_place(f"the gradients of iteration {number}")
         optimizer.update()
         updated = time.perf_counter()
         self.sums += batch_sums(logits, loss, labels)

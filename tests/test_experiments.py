@@ -347,7 +347,8 @@ def test_smoke(out):
     for job in plan:
         assert records.state(job, out) == records.FINISHED, job.name
     # Nothing else is kept of them.
-    assert {p.name for p in out.glob("*-s0/*")} == {"args.json", "log", STATISTICS}
+    names = {".lock", "args.json", "log", STATISTICS}
+    assert {p.name for p in out.glob("*-s0/*")} == names
     text = (out / "REPRODUCTION.md").read_text()
     assert len(list((out / "figures").iterdir())) == text.count("![") == 9
 

@@ -27,20 +27,23 @@ class Guard(extension.Extension):
         epochs (float): Epochs after which a snapshot is taken, again and again; 0:
             never.
         stop_asked (callable): Whether this rank has been asked to stop.
+        note_place (callable): Told in words what comes next.
     """
 
     trigger = 1, "iteration"
     priority = -300  # after all others, as snapshots have their state
 
-    def __init__(self, path, comm, epochs, stop_asked):
+    def __init__(self, path, comm, epochs, stop_asked, note_place):
         self._path = path
         self._comm = comm
         self._due = IntervalTrigger(epochs, "epoch") if epochs else None
         self._stop_asked = stop_asked
+        self._note_place = note_place
         self._agreement = Agreement(comm.mpi_comm, 2)
         self._failure = None
 
     def __call__(self, trainer):
+        self._note_place(f"the end of iteration {trainer.updater.iteration}")
         due = self._due is not None and self._due(trainer)
         stop, failed = self._tell()
         if due or stop or trainer.updater.is_new_epoch:
@@ -71,6 +74,7 @@ class Guard(extension.Extension):
         raise Ended(next(filter(None, failures)), 1)
 
     def _take(self, trainer):
+        self._note_place(f"the snapshot of iteration {trainer.updater.iteration}")
         parts = state.collect(trainer, self._comm)
         if parts is None:
             return
