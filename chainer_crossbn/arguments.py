@@ -133,6 +133,12 @@ def parse(argv=None, given_only=False):
         help="seed of weights, order and dropout",
     )
 
+    training.add_argument(
+        "--allow-nan",
+        action="store_true",
+        help="go on when the loss is no finite number",
+    )
+
     data = parser.add_argument_group("data")
     add(data, "--dataset", choices=datasets.NAMES, default="cifar10", help="images")
     add(

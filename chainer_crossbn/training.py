@@ -159,7 +159,10 @@ def _train(plan, data, comm, node, device, reason, watchdog):
     watchdog.at("the making of the network")
     trainer, model = _build(args, data, comm, device, path, watchdog)
     with stop_signals.noted() as stop_asked:
-        guard = Guard(path, comm, args.snapshot_interval, stop_asked, watchdog.at)
+        guard = Guard(
+            *(path, comm, args.snapshot_interval, args.allow_nan),
+            *(stop_asked, watchdog.at),
+        )
         trainer.extend(guard)
         if plan.record is not None:
             _restore(plan, trainer, comm, device)

@@ -1,12 +1,15 @@
 """One training step over all ranks."""
 
 import contextlib
+import math
 import time
 
 import chainer
 import chainer.functions as F
 import numpy
 from chainer.training.updaters import StandardUpdater
+
+from chainer_crossbn import not_finite
 
 
 def as_input(images, device):
@@ -61,6 +64,8 @@ class GlobalUpdater(StandardUpdater):
         phases (tuple): When the parts of the last step began, and when it ended, in
             seconds of :func:`time.perf_counter`: data, forward, backward, update (the
             all-reduce of the gradients included) and the sums.
+        not_finite (str or None): Where the loss was first no finite number: the
+            iteration and the layer.
         note_place (callable): Told in words what comes next.
     """
 
@@ -70,6 +75,7 @@ class GlobalUpdater(StandardUpdater):
         self.train_time = 0.0
         self.context = contextlib.nullcontext()
         self.phases = (0.0,) * 6
+        self.not_finite = None
         self.note_place = lambda place: None
         self._images = images
         self._labels = labels
@@ -103,7 +109,11 @@ class GlobalUpdater(StandardUpdater):
         self.note_place(f"the gradients of iteration {number}")
         optimizer.update()
         updated = time.perf_counter()
-        self.sums += batch_sums(logits, loss, labels)
+        sums = batch_sums(logits, loss, labels)
+        self.sums += sums
+        if self.not_finite is None and not math.isfinite(sums[0]):
+            layer = not_finite.origin(loss, model)
+            self.not_finite = f"in iteration {number}, first behind {layer}"
         ended = time.perf_counter()
         self.train_time += ended - started
         self.phases = (started, loaded, computed, differentiated, updated, ended)

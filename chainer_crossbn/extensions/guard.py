@@ -26,6 +26,7 @@ class Guard(extension.Extension):
         comm: ChainerMN communicator with ``mpi_comm``.
         epochs (float): Epochs after which a snapshot is taken, again and again; 0:
             never.
+        allow_nan (bool): Whether a run goes on when its loss is no finite number.
         stop_asked (callable): Whether this rank has been asked to stop.
         note_place (callable): Told in words what comes next.
     """
@@ -33,10 +34,11 @@ class Guard(extension.Extension):
     trigger = 1, "iteration"
     priority = -300  # after all others, as snapshots have their state
 
-    def __init__(self, path, comm, epochs, stop_asked, note_place):
+    def __init__(self, path, comm, epochs, allow_nan, stop_asked, note_place):
         self._path = path
         self._comm = comm
         self._due = IntervalTrigger(epochs, "epoch") if epochs else None
+        self._allow_nan = allow_nan
         self._stop_asked = stop_asked
         self._note_place = note_place
         self._agreement = Agreement(comm.mpi_comm, 2)
@@ -45,6 +47,12 @@ class Guard(extension.Extension):
     def __call__(self, trainer):
         self._note_place(f"the end of iteration {trainer.updater.iteration}")
         due = self._due is not None and self._due(trainer)
+        if trainer.updater.not_finite is not None and not self._allow_nan:
+            self._failure = self._failure or (
+                f"the loss is not finite on rank {self._comm.rank} "
+                f"{trainer.updater.not_finite}; the last snapshot in {self._path} "
+                "stays: try a smaller --lr, or --allow-nan"
+            )
         stop, failed = self._tell()
         if due or stop or trainer.updater.is_new_epoch:
             failed += self._agreement.hear()[1]

@@ -9,7 +9,9 @@ from chainer_crossbn.snapshots import storage
 
 # Taken from the run where the command line does not say otherwise, without a word: how
 # to find the data and what to write.
-_ALSO_KEPT = ("data", "threads", "profile", "no_model", "snapshot_interval")
+_ALSO_KEPT = (
+    *("data", "threads", "profile", "no_model", "allow_nan", "snapshot_interval"),
+)
 # A difference in one of these is named first, as others follow from it.
 _FIRST = ("bn", "model", "dataset")
 

@@ -244,3 +244,26 @@ def test_a_full_disk_ends_the_run(whole, shared, monkeypatch, capsys):
     monkeypatch.undo()
     assert train("--resume", shared / "run") == 0
     assert result(shared / "run") == result(whole)
+
+
+def test_a_loss_that_is_no_number(whole, shared, monkeypatch, capsys):
+    update_core = GlobalUpdater.update_core
+
+    def broken(updater):
+        if updater.iteration == 4 and WORLD.rank == WORLD.size - 1:
+            model = updater.get_optimizer("main").target
+            model.stages[1][1].conv.W.array[0] = np.inf
+        update_core(updater)
+
+    monkeypatch.setattr(GlobalUpdater, "update_core", broken)
+    # One iteration after the other.
+    flags = (*FLAGS, "--bn", "none", "--out", shared, "--snapshot-interval", 1e-3)
+    assert train(*flags, "--name", "run") == 1
+    if WORLD.rank == 0:
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"the loss is not finite on rank {WORLD.size - 1} " in line
+        assert "in iteration 5, first behind stages/1/1/conv;" in line
+    assert snapshots(shared / "run")[-1].name == "000000004"
+    assert train(*flags, "--name", "allowed", "--allow-nan") == 0
+    log = json.loads((shared / "allowed" / "log").read_text())
+    assert len(log) == 3 and np.isnan(log[-1]["main/loss"])
