@@ -8,6 +8,7 @@ import fcntl
 import itertools
 import json
 import os
+import tempfile
 
 import chainer
 
@@ -143,6 +144,46 @@ def _holds_nothing(path):
     return all(name == _LOCK or name.startswith(TEMPORARY) for name in names)
 
 
+def check_room(path, size):
+    """Check that a run directory can be written into, and has room.
+
+    Args:
+        path (str): The run directory.
+        size (int): Bytes that are going to be written.
+
+    Raises:
+        UsageError: If not; then nothing is left there.
+    """
+    try:
+        # Without a name it goes with the process, whatever happens.
+        with tempfile.TemporaryFile(dir=path) as file:
+            if size and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise UsageError(
+            f"can't write {size / 1e6:.0f} MB into {path}: {error.strerror}; make "
+            "room, choose another --out, or use --snapshot-interval 0 and --no-model"
+        ) from None
+
+
+def discard(path):
+    """Remove the directory of a run that has not begun."""
+    os.unlink(os.path.join(path, _LOCK))
+    os.rmdir(path)
+
+
+def note_end(path, message):
+    """Note in ``args.json`` how a run has ended before its last epoch.
+
+    Args:
+        path (str): The run directory.
+        message (str): Why it ended.
+    """
+    _write_json(
+        os.path.join(path, "args.json"), {**read_arguments(path), "ended": message}
+    )
+
+
 def read_arguments(path):
     """Read ``args.json``.
 
@@ -166,6 +207,7 @@ def read_arguments(path):
             and isinstance(record["n_ranks"], int)
             and isinstance(record["dataset"], dict)
             and isinstance(record["versions"], dict)
+            and all(isinstance(rank, dict) for rank in record["ranks"])
         )
     except OSError as error:
         raise UsageError(

@@ -1,6 +1,7 @@
 """Build a training run from its arguments, and run it on all ranks."""
 
 import contextlib
+import errno
 import os
 import platform
 import socket
@@ -45,6 +46,9 @@ from chainer_crossbn.snapshots import resumption, state, storage
 from chainer_crossbn.updaters import GlobalUpdater, as_input, prime
 from chainer_crossbn.watchdog import Watchdog
 
+# Disk full, over quota, failing, or gone read-only.
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
 
 def main(argv=None):
     """Train as ``train_cifar.py`` does; every rank calls it.
@@ -67,6 +71,11 @@ def main(argv=None):
         return _end(world, f"error: {error}", 2)
     except Ended as ended:
         return _end(world, f"error: {ended}" if ended.status else ended, ended.status)
+    except OSError as error:
+        if error.errno not in _OF_DISKS:
+            _abort(world, traceback.format_exc(), 1)
+        line = f"train_cifar.py: error: can't write {error.filename}: {error.strerror}"
+        _abort(world, f"{line}; make room, and go on with --resume auto\n", 1)
     except KeyboardInterrupt:
         _abort(world, "train_cifar.py: interrupted\n", 130)
     except Exception:
@@ -164,6 +173,7 @@ def _train(plan, data, comm, node, device, reason, watchdog):
             *(stop_asked, watchdog.at),
         )
         trainer.extend(guard)
+        _on_rank_zero(comm.mpi_comm, lambda: _check_room(plan, model))
         if plan.record is not None:
             _restore(plan, trainer, comm, device)
         details = _describe(data, comm, device)
@@ -171,8 +181,13 @@ def _train(plan, data, comm, node, device, reason, watchdog):
             run_directory.write_arguments(path, vars(args), details)
             print(f"device: {details['device']} ({reason})")
             print(f"run: {path}", flush=True)
-        trainer.run(show_loop_exception_msg=False)
-        guard.settle()
+        try:
+            trainer.run(show_loop_exception_msg=False)
+            guard.settle()
+        except Ended as ended:
+            if comm.rank == 0:
+                run_directory.note_end(path, str(ended))
+            raise
     watchdog.at("the writing of the results")
     if not args.no_model:
         final = averaged(model, comm)
@@ -205,6 +220,19 @@ def _claim(plan, data):
     return lock
 
 
+def _check_room(plan, model):
+    """Check that there is room for what the run will write; else leave no trace."""
+    args = plan.args
+    snapshots = storage.MOST * bool(args.snapshot_interval) * state.size_of(model)
+    result = (not args.no_model) * state.size_of(model) // 2
+    try:
+        run_directory.check_room(plan.path, snapshots + result)
+    except UsageError:
+        if plan.record is None:
+            run_directory.discard(plan.path)
+        raise
+
+
 def _restore(plan, trainer, comm, device):
     """Go on from the newest snapshot that is whole."""
     parts = {}
@@ -227,6 +255,9 @@ def _restore(plan, trainer, comm, device):
             "of this network"
         )
     if comm.rank == 0:
+        left = resumption.last_seen(plan.record)
+        if left is not None:
+            print(left)
         versions = _versions(device)
         for line in resumption.differences(plan.record, manifest, versions, comm.size):
             _note(line)

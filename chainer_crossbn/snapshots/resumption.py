@@ -115,6 +115,27 @@ def differences(record, manifest, versions, n_ranks):
     ]
 
 
+def last_seen(record):
+    """Tell whose ranks a run was left by, where it had no time to say why it ended.
+
+    A launcher names a rank that dies by its PID and host alone, and takes the others
+    with it at once.
+
+    Args:
+        record (dict): Content of its ``args.json``.
+
+    Returns:
+        str or None: A line, None where the run came to an orderly end.
+    """
+    if "ended" in record:
+        return None
+    told = (
+        f"{rank.get('rank')} was PID {rank.get('pid')} on {rank.get('host')}"
+        for rank in record["ranks"]
+    )
+    return f"the run ended without a word; of its ranks {', '.join(told)}"
+
+
 def _complete(args, n_ranks):
     arguments.complete(args, n_ranks)
     return args

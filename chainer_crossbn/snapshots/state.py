@@ -51,6 +51,11 @@ def collect(trainer, comm):
     return {SHARED: shared, **{f"rank-{i}": part for i, part in enumerate(ranks)}}
 
 
+def size_of(model):
+    """Return how many bytes a snapshot takes, about: parameters and their momentum."""
+    return 2 * sum(parameter.array.nbytes for parameter in model.params())
+
+
 def restore(parts, trainer, comm):
     """Bring all ranks to the state of a snapshot; they call this together.
 

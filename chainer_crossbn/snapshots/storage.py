@@ -22,6 +22,8 @@ _MANIFEST = "manifest.json"
 _NAME = re.compile(r"\d{9,}")
 _PARTIAL = ".partial"
 _KEPT = 2
+# Those kept, the most accurate, and the one that is being written.
+MOST = _KEPT + 2
 _CHUNK = 1 << 20
 _MANIFEST_LIMIT = 16 << 20
 
@@ -77,7 +79,7 @@ def iterations(folder):
     """
     try:
         names = os.listdir(folder)
-    except FileNotFoundError:
+    except OSError:  # none there, or none to be read
         return []
     found = [
         int(name)

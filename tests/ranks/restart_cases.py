@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -244,6 +245,31 @@ def test_a_full_disk_ends_the_run(whole, shared, monkeypatch, capsys):
     monkeypatch.undo()
     assert train("--resume", shared / "run") == 0
     assert result(shared / "run") == result(whole)
+
+
+def test_no_room(shared, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    why = refused(capsys, *FLAGS, "--out", shared / "new", "--name", "run")
+    assert re.search(r"can't write \d+ MB into .*run: No space left on device", why)
+    assert not (shared / "new" / "run").exists()
+
+
+def test_ranks_of_a_run_that_was_killed(stopped, capsys):
+    run = stopped(0)
+    record = json.loads((run / "args.json").read_text())
+    assert train("--resume", run) == 0
+    if WORLD.rank == 0:
+        last = WORLD.size - 1
+        pid = record["ranks"][last]["pid"]
+        line = next(
+            line
+            for line in capsys.readouterr().out.splitlines()
+            if line.startswith("the run ended without a word; of its ranks 0 was PID ")
+        )
+        assert f"{last} was PID {pid} on " in line
 
 
 def test_a_loss_that_is_no_number(whole, shared, monkeypatch, capsys):
