@@ -40,12 +40,21 @@ BENCH := .venv-bench
 SCALE := laptop
 OUT = result/paper-$(SCALE)
 
-.PHONY: help demo paper test lint bench venv clean
+# What the report is made of: the logs that come with this clone, or those of OUT.
+ifeq ($(origin OUT),file)
+LOGS := reproduction
+REPORT := REPRODUCTION.md
+else
+LOGS = $(OUT)
+endif
+
+.PHONY: help demo paper figures test lint bench venv clean
 
 help:
 	@echo "make demo   train three small networks on 4 ranks and draw the figures"
 	@echo "make paper  reproduce the paper: DATA=DIR [SCALE=laptop|full|smoke] [OUT=DIR]"
 	@echo "            [ONLY=\"fig3 fig4\"] [SEEDS=3]"
+	@echo "make figures  the report of the paper's evaluation again, from its logs"
 	@echo "make test   lint and run the tests"
 	@echo "make lint   lint alone"
 	@echo "make bench  compare speed with ChainerMN and PyTorch; QUICK=1: one round"
@@ -67,6 +76,10 @@ paper: venv
 	@$(IN_VENV) python -m chainer_crossbn.experiments --scale "$(SCALE)" \
 	    --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(ONLY),--only $(ONLY)) \
 	    $(if $(SEEDS),--seeds "$(SEEDS)")
+
+figures: venv
+	@$(IN_VENV) python -m chainer_crossbn.experiments --scale "$(SCALE)" \
+	    --out "$(LOGS)" --report-only $(if $(REPORT),--report "$(REPORT)")
 
 test: lint
 	$(IN_VENV) python -m pytest

@@ -7,18 +7,27 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from mpi import ROOT
 
 from chainer_crossbn import experiments
-from chainer_crossbn.experiments import definitions, jobs, lock, records, search
+from chainer_crossbn.experiments import (
+    definitions,
+    figures,
+    jobs,
+    lock,
+    records,
+    search,
+)
 from chainer_crossbn.experiments.rule import STANDARD, Rule
 
 SMOKE = definitions.SCALES["smoke"]
 LAPTOP = definitions.SCALES["laptop"]
 EXPERIMENTS = ["fig3", "fig4", "fig5", "table2"]
+STATISTICS = "statistics.json"
 EXPERIMENTS += ["sweep", "rates", "layers", "comparators"]
 
 # Stands in for train_cifar.py: writes what that writes, at once.
@@ -40,7 +49,9 @@ path = os.path.join(arguments["out"], name)
 os.makedirs(path)
 with open(os.path.join(path, "args.json"), "w") as file:
     json.dump({{"program": "chainer_crossbn", "arguments": arguments, "n_ranks": 2,
-               "ranks": [{{"host": "secret", "pid": 1}}]}}, file)
+               "ranks": [{{"host": "secret", "pid": 1}}], "device": "CPU",
+               "dataset": {{"name": "synthetic", "train": 128, "test": 20}},
+               "versions": {{"mpi": "none"}}}}, file)
 {failure}
 accuracy = 0.25 if arguments["init"] == "he" else 0.5
 log = [{{"epoch": e, "train_time": e, "elapsed_time": e + 0.5, "train/main/loss": 1.0,
@@ -56,13 +67,18 @@ with open(os.path.join(path, "statistics.json"), "w") as file:
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """Return a function that puts a script in the place of training."""
+    """Return a function that puts a script in the place of training.
+
+    Its argument is code for the middle of it.
+    """
     launcher = tmp_path / "mpiexec"
     launcher.write_text('#!/bin/sh\nshift 2\nexec "$@"\n')
     launcher.chmod(0o755)
     script = tmp_path / "fake.py"
     monkeypatch.setattr(jobs, "_mpiexec", lambda: str(launcher))
     monkeypatch.setattr(jobs, "_SCRIPT", script)
+    # Spares the time of drawing.
+    monkeypatch.setattr(figures, "draw", lambda results: {})
 
     def put(failure=""):
         script.write_text(FAKE.format(failure=failure))
@@ -213,7 +229,10 @@ def test_finished_runs_are_skipped_by_logs_alone(fake, out, capsys):
     fake("raise SystemExit(1)")
     capsys.readouterr()
     assert main(out, "--only", "fig3") == 0
-    assert capsys.readouterr().out == "3 of 3 runs are there already\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "3 of 3 runs are there already",
+        f"wrote {out / 'REPRODUCTION.md'}",
+    ]
     assert files(out) == before
 
 
@@ -224,7 +243,7 @@ def test_committed_logs_tell_nothing_of_the_users(fake, out):
         assert str(out) not in text
         assert "somebody" not in text and "secret" not in text
     kept = sorted(path.name for path in (out / "none-b64-s0").iterdir())
-    assert kept == ["args.json", "log", "statistics.json"]
+    assert kept == ["args.json", "log", STATISTICS]
 
 
 def test_progress(fake, out, capsys):
@@ -232,7 +251,7 @@ def test_progress(fake, out, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"\[1/3\] none-b64-s0 \(.* left\)", lines[0])
     assert re.fullmatch(r"  test accuracy 25.0%, in \d+ s", lines[1])
-    assert [line.split()[0] for line in lines[::2]] == ["[1/3]", "[2/3]", "[3/3]"]
+    assert [line.split()[0] for line in lines[:-1:2]] == ["[1/3]", "[2/3]", "[3/3]"]
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(fake, out, capsys):
@@ -289,10 +308,23 @@ def test_two_runners_at_once(fake, out, capsys):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_stop_and_go_on(out, signum):
-    """All processes of a run end with the runner, and the next one takes it up."""
+def test_stop(fake, out, capsys, signum):
+    fake("time.sleep(60)")
+    threading.Timer(1, os.kill, (os.getpid(), signum)).start()
+    started = time.monotonic()
+    assert main(out, "--only", "fig3") == 128 + signum
+    assert time.monotonic() - started < 30
+    message = "chainer_crossbn.experiments: stopped; the same command goes on\n"
+    assert capsys.readouterr().err == message
+    # Free again, so that no process that the run has started is alive.
+    with lock.held(out):
+        assert [path.name for path in out.glob("*-s0")] == ["none-b64-s0"]
+
+
+def test_smoke(out):
+    """All of it on real ranks; stopped in its first run, and then taken up again."""
     command = [sys.executable, "-m", "chainer_crossbn.experiments", "--scale", "smoke"]
-    command += ["--out", str(out), "--only", "fig3"]
+    command += ["--out", str(out)]
     options = {"cwd": ROOT, "text": True, "stderr": subprocess.PIPE}
     options["env"] = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, **options)
@@ -300,19 +332,24 @@ def test_stop_and_go_on(out, signum):
     while not begun.exists():
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signum)
-    _, error = process.communicate(timeout=30)
-    assert process.returncode == 128 + signum
-    assert error == "chainer_crossbn.experiments: stopped; the same command goes on\n"
-    # Free again, so that no process that the run has started is alive.
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
     with lock.held(out):
         assert [path.name for path in out.glob("*-s0")] == [begun.name]
 
-    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60, **options)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=900, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert (out / "none-b64-s0.broken-1").is_dir()
-    for bn in ("none", "normal", "multigpu"):
-        assert len(json.loads((out / f"{bn}-b64-s0" / "log").read_text())) == 2
+    plan = jobs.planned(
+        definitions.experiments(SMOKE), SMOKE, search.chosen(out), SMOKE.seeds
+    )
+    for job in plan:
+        assert records.state(job, out) == records.FINISHED, job.name
+    # Nothing else is kept of them.
+    assert {p.name for p in out.glob("*-s0/*")} == {"args.json", "log", STATISTICS}
+    text = (out / "REPRODUCTION.md").read_text()
+    assert len(list((out / "figures").iterdir())) == text.count("![") == 9
 
 
 # The search

@@ -13,6 +13,7 @@ from matplotlib.colors import same_color, to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from chainer_crossbn import plotting
+from chainer_crossbn.plotting import bars, trends
 
 PLOT = Path(__file__).parents[1] / "plot.py"
 # Seconds of training per epoch; two more an epoch go into evaluation.
@@ -576,8 +577,8 @@ def bars_of(ax):
 
 def test_epoch_times(command):
     (ax,) = draw(command[0])["epoch_time"].axes
-    bars, labels = bars_of(ax)
-    widths = {name: bar.get_width() for name, bar in bars.items()}
+    found, labels = bars_of(ax)
+    widths = {name: bar.get_width() for name, bar in found.items()}
     assert widths == {
         "noBN, batch 64": 9,
         "normalBN, batch 64": 10,
@@ -617,6 +618,38 @@ def test_long_epoch_in_plain_digits(tmp_path):
     write_run(tmp_path, "normal", log=epochs(seconds=1234.0))
     (ax,) = draw(tmp_path)["epoch_time"].axes
     assert bars_of(ax)[1] == ["1,234 s   ×1.00"]
+
+
+def test_final_accuracies_and_times(tmp_path):
+    for seed, shift in enumerate((-0.1, 0.0, 0.2)):
+        write_run(tmp_path, "normal", log=epochs("normal", shift), seed=seed)
+    write_run(tmp_path, "none")
+    figure = bars.finals(groups_of(tmp_path), "Finals")
+    accuracy, time = figure.axes
+    assert [bar.get_width() for bar in accuracy.patches] == [43.75, 43.75]
+    assert [bar.get_width() for bar in time.patches] == [9, 10]
+    ticks = [text.get_text() for text in accuracy.get_yticklabels()]
+    assert ticks == ["noBN, batch 64", "normalBN, batch 64"]
+    (whisker,) = accuracy.containers[-1].lines[2]
+    ends = [segment[:, 0].tolist() for segment in whisker.get_segments()]
+    assert ends[-1] == pytest.approx([33.75, 63.75])
+    assert any("median of 1 seed or 3 seeds" in text for text in words_of(figure))
+
+
+def test_trend_with_range(tmp_path):
+    write_run(tmp_path, "normal")
+    line = trends.Line("normalBN", "#0072B2", {64: [3.0], 2: [1.0, 5.0, 2.0]})
+    panel = trends.Panel("Batch size", "Value", [line])
+    figure = trends.draw([panel], "Title", groups_of(tmp_path), ["a note"])
+    (ax,) = figure.axes
+    (drawn,) = ax.get_lines()
+    assert drawn.get_xydata().tolist() == [[2, 2], [64, 3]]
+    (band,) = ax.collections
+    corners = band.get_paths()[0].vertices.tolist()
+    assert [2, 1] in corners and [2, 5] in corners
+    assert ax.get_xscale() == "log"
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["2", "64"]
+    assert words_of(figure)[-1].endswith("a note")
 
 
 # The paper's figures

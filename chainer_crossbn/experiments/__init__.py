@@ -4,7 +4,10 @@ What is run is data: :mod:`.definitions` has the experiments and the scales, and
 :mod:`.rule` the initial weights and learning rates that all of them share, which
 :mod:`.search` chooses. :mod:`.jobs` makes one command line of each run, :mod:`.records`
 tells what is there of it, :mod:`.costs` how long it takes, and :mod:`.runner` runs what
-is missing. :mod:`.command` is the command line. Nothing here imports Chainer or MPI.
+is missing, and :mod:`.machine` notes on which machine. :mod:`.results` gives the
+finished runs to :mod:`.claims`, which judges the paper's claims, and to :mod:`.tables`
+and :mod:`.figures`; :mod:`.report` writes it all down. :mod:`.command` is the command
+line. Nothing here imports Chainer or MPI.
 """
 
 from chainer_crossbn.experiments.command import main

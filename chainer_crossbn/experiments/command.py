@@ -8,6 +8,7 @@ from chainer_crossbn.experiments import (
     costs,
     jobs,
     records,
+    report,
     runner,
     scripts,
     search,
@@ -76,6 +77,11 @@ def _parse(argv):
         metavar="N",
         help="seeds of the figures of the paper (default: 3, at smoke scale 1)",
     )
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help=f"the report (default: {report.NAME} in --out)",
+    )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
         "--list", action="store_true", help="list experiments and what is left of them"
@@ -87,6 +93,11 @@ def _parse(argv):
         "--print-jobs",
         choices=scripts.SCHEDULERS,
         help="print a job script for each run that is left",
+    )
+    instead.add_argument(
+        "--report-only",
+        action="store_true",
+        help="write the report of what is there, and run nothing",
     )
     args = parser.parse_args(argv)
     scale = SCALES[args.scale]
@@ -106,6 +117,9 @@ def _run(args):
     if args.list:
         _list(scale, args)
         return 0
+    if args.report_only:
+        _say(f"wrote {report.write(scale, args.out, args.report)}")
+        return 0
     planned = _planned(scale, args)
     if args.dry_run or args.print_jobs:
         for job in planned:
@@ -123,6 +137,8 @@ def _run(args):
         return 1
     if args.only == [search.NAME]:
         _say(f"chosen: {search.conclude(scale, args.out)}")
+    else:
+        _say(f"wrote {report.write(scale, args.out, args.report)}")
     return 0
 
 

@@ -76,7 +76,7 @@ def strip(job, out):
     """Take out of ``args.json`` what tells of the machine's users and not of the run.
 
     These are the paths of the data and of the output, and the hosts and process
-    numbers of the ranks.
+    numbers of the ranks, of which the number of nodes is kept.
 
     Args:
         job (Job): A finished run.
@@ -85,7 +85,9 @@ def strip(job, out):
     path = job.directory(out) / "args.json"
     record = json.loads(path.read_text())
     record["arguments"].update(data=None, out=None)
-    record.pop("ranks", None)
+    ranks = record.pop("ranks", None)
+    if ranks:
+        record["n_nodes"] = len({rank["host"] for rank in ranks})
     write(path, record)
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from chainer_crossbn.command_line import UsageError
 from chainer_crossbn.experiments import costs, lock, machine, records
-from chainer_crossbn.plotting.runs import TEST_ACCURACY
 
 _REFUSED = 2
-_LOOK_EVERY = 0.2
+_LOOK_EVERY = 0.05
 _PATIENCE = 10
 # More ranks than cores, and root, as which containers run; for Open MPI.
 _OPEN_MPI = {
@@ -71,9 +70,8 @@ def run(planned, out, data=None, say=print):
                 continue
             records.strip(job, out)
             measured.append((job, time.monotonic() - started))
-            accuracy = done.columns[TEST_ACCURACY][-1]
             duration = costs.in_words(measured[-1][1])
-            say(f"  test accuracy {accuracy:.1%}, in {duration}")
+            say(f"  test accuracy {done.final_accuracy:.1%}, in {duration}")
     return failed
 
 

@@ -15,7 +15,6 @@ from chainer_crossbn.command_line import UsageError
 from chainer_crossbn.experiments import jobs, records
 from chainer_crossbn.experiments.definitions import Setting
 from chainer_crossbn.experiments.rule import POWERS, STANDARD, Rule
-from chainer_crossbn.plotting.runs import TEST_ACCURACY
 
 NAME = "search"
 TITLE = "Search of initialization and learning rate, before all others"
@@ -50,12 +49,11 @@ def conclude(scale, out):
     Returns:
         Rule: The rule that wins; the first of the grid, where several do.
     """
-    accuracies = {job.name: _accuracy(records.read(job, out)) for job in planned(scale)}
-    best = {}
-    for rule in _rules():
-        for job in _jobs(rule, scale):
-            reached = max(best.get(job.setting, 0), accuracies[job.name])
-            best[job.setting] = reached
+    accuracies, best = {}, {}
+    for job in planned(scale):
+        accuracy = round(records.read(job, out).final_accuracy, 6)
+        accuracies[job.name] = accuracy
+        best[job.setting] = max(best.get(job.setting, 0), accuracy)
     scores = []
     for rule in _rules():
         found = {job.setting: accuracies[job.name] for job in _jobs(rule, scale)}
@@ -126,8 +124,3 @@ def _jobs(rule, scale):
         for batch, networks, epochs in scale.search
         for bn in networks
     ]
-
-
-def _accuracy(run):
-    accuracy = float(run.columns[TEST_ACCURACY][-1])
-    return 0.0 if math.isnan(accuracy) else round(accuracy, 6)

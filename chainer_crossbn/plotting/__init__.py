@@ -2,8 +2,8 @@
 
 ``python plot.py PATH...`` calls :func:`main`. The way of a run: :mod:`.runs` reads and
 checks it, :mod:`.groups` puts the seeds of one configuration together, :mod:`.curves`,
-:mod:`.bars` and :mod:`.papers` draw, :mod:`.table` writes text, :mod:`.command` is the
-command line.
+:mod:`.bars`, :mod:`.trends` and :mod:`.papers` draw, :mod:`.table` writes text,
+:mod:`.files` writes figures, :mod:`.command` is the command line.
 """
 
 from chainer_crossbn.plotting.command import draw, main

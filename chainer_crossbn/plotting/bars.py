@@ -83,6 +83,45 @@ def total_times(groups, title, paper):
     return figure
 
 
+def finals(groups, title):
+    """Draw final test accuracy and training time per epoch as bars.
+
+    Args:
+        groups (list): Groups of one scale, in the order in which they are drawn.
+        title (str): Title of the figure.
+
+    Returns:
+        matplotlib.figure.Figure: The figure.
+    """
+    places = range(len(groups))
+    figure = Figure(
+        figsize=(8.2, _BAR_INCHES * len(groups) + 1.6), layout="constrained"
+    )
+    figure.suptitle(title)
+    colours = networks.colours(group.network for group in groups)
+    axes = figure.subplots(1, 2, sharey=True)
+    panels = (
+        ("final_accuracy", 100, "Test accuracy [%]"),
+        ("epoch_time", 1, "Training time per epoch [s]"),
+    )
+    for ax, (quantity, factor, label) in zip(axes, panels):
+        values = factor * np.array([group.middle(quantity) for group in groups])
+        looks = [colours[group.network] for group in groups]
+        ax.barh(places, values[:, 0], 0.8, color=looks)
+        _whiskers(ax, places, values, "xerr")
+        for place, (middle, _, high) in zip(places, values):
+            text = f"{middle:#.3g}"
+            _note(ax, text, (high, place), (5, 0), ha="left", va="center")
+        ax.set_xlim(0, 1.2 * values.max())
+        ax.set_xlabel(label)
+        ax.grid(axis="y", visible=False)
+    axes[0].set_yticks(places)
+    axes[0].set_yticklabels([style.plain(group.name) for group in groups])
+    axes[0].invert_yaxis()
+    caption(figure, groups, ["bar: after the last epoch" + _of_seeds(groups)])
+    return figure
+
+
 def _epoch_bars(ax, groups):
     batches = sorted({group.batch for group in groups})
     # Half a bar of room between batch sizes.

@@ -1,24 +1,21 @@
 """The command line: run directories in, figures and tables out."""
 
-import itertools
 import os
 import sys
 from pathlib import Path
 
 from chainer_crossbn.command_line import Parser, UsageError
-from chainer_crossbn.plotting import bars, curves, papers, profiles, style, table
+from chainer_crossbn.plotting import (
+    bars,
+    curves,
+    files,
+    papers,
+    profiles,
+    style,
+    table,
+)
 from chainer_crossbn.plotting.groups import group_runs
 from chainer_crossbn.plotting.runs import find_runs
-
-_DPI = 150
-_PROGRAM = "plot.py"
-_SIGNATURE = b"chainer_crossbn plot.py"
-# Suffix -> metadata that tell our figures from a user's file. Without a date the same
-# runs give the same bytes.
-_METADATA = {
-    "png": {"Software": _SIGNATURE.decode()},
-    "pdf": {"Creator": _SIGNATURE.decode(), "CreationDate": None},
-}
 
 
 def main(argv=None):
@@ -76,8 +73,8 @@ def draw_profiles(profiled):
 
     Returns:
         tuple: Pairs of a file name's stem and a :class:`matplotlib.figure.Figure`: bars
-        of all groups, and a time line of the first run of each; and pairs of a stem and
-        the text of a trace, for the same runs.
+        of all groups, and a time line of the first run of each; and pairs of a file's
+        name and the text of a trace, for the same runs.
     """
     drawn = [("profile", profiles.bars(profiled))] if profiled else []
     traces = []
@@ -85,9 +82,8 @@ def draw_profiles(profiled):
         run, profile = pairs[0]
         name = style.slug(run.directory.name)
         drawn.append((f"timeline-{name}", profiles.time_line(group, profile)))
-        traces.append(
-            (f"trace-{name}", profiles.chrome_trace(profile, _SIGNATURE.decode()))
-        )
+        trace = profiles.chrome_trace(profile, files.SIGNATURE.decode())
+        traces.append((f"trace-{name}.json", trace))
     return drawn, traces
 
 
@@ -102,7 +98,7 @@ def _run(arguments):
         drawn, missing = draw(groups)
         of_profiles, traces = draw_profiles(profiled)
         try:
-            written = _write(drawn + of_profiles, traces, folder)
+            written = files.write(drawn + of_profiles, folder, texts=traces)
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(
@@ -131,7 +127,7 @@ def _no_run(paths, skipped):
 
 def _parser():
     parser = Parser(
-        prog=_PROGRAM,
+        prog=files.PROGRAM,
         description="Draw loss, accuracy and time of training runs, and the paper's "
         "figures where their runs are there.",
     )
@@ -157,38 +153,6 @@ def _beside(runs):
     return common.relative_to(here) if here in (common, *common.parents) else common
 
 
-def _write(drawn, traces, folder):
-    """Write figures and traces; return pairs of paths, or one alone, in that order."""
-    written = [
-        [(folder / f"{name}.{suffix}", _save_figure, figure) for suffix in _METADATA]
-        for name, figure in drawn
-    ]
-    written += [[(folder / f"{name}.json", _save_text, text)] for name, text in traces]
-    for target, _, _ in itertools.chain(*written):
-        if target.exists() and _SIGNATURE not in target.read_bytes():
-            raise UsageError(
-                f"{target} is no figure of {_PROGRAM} and is not overwritten; move it "
-                "or choose another --out"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    for target, save, content in itertools.chain(*written):
-        temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-        try:
-            save(content, temporary)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return [[target for target, _, _ in targets] for targets in written]
-
-
-def _save_figure(figure, path):
-    figure.savefig(path, dpi=_DPI, metadata=_METADATA[path.suffix[1:]])
-
-
-def _save_text(text, path):
-    path.write_text(text, encoding="utf-8")
-
-
 def _report(groups, written, missing):
     _say(table.runs_table(groups))
     _say(f"\n{table.RUNS_NOTE}")
@@ -202,7 +166,7 @@ def _report(groups, written, missing):
 
 
 def _complain(message):
-    _say(f"{_PROGRAM}: {message}".replace("\n", "?"), sys.stderr)
+    _say(f"{files.PROGRAM}: {message}".replace("\n", "?"), sys.stderr)
 
 
 def _say(text, stream=None):

@@ -90,6 +90,11 @@ class Run:
         return float(np.median(seconds / np.diff(self.columns["epoch"], prepend=0)))
 
     @property
+    def final_accuracy(self):
+        """Test accuracy after the last epoch in the log; 0 where it is no number."""
+        return float(np.nan_to_num(self.columns[TEST_ACCURACY][-1]))
+
+    @property
     def nan_epoch(self):
         """The first epoch with a loss that is no number, or None."""
         epochs = self.columns["epoch"][np.isnan(self.columns[TEST_LOSS])]

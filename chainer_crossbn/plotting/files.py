@@ -1,0 +1,65 @@
+"""Write figures, and texts, and never over a user's file."""
+
+import itertools
+import os
+
+from chainer_crossbn.command_line import UsageError
+
+PROGRAM = "plot.py"
+_DPI = 150
+SIGNATURE = b"chainer_crossbn plot.py"
+# Suffix -> metadata that tell our figures from a user's file. Without a date the same
+# runs give the same bytes.
+_METADATA = {
+    "png": {"Software": SIGNATURE.decode()},
+    "pdf": {"Creator": SIGNATURE.decode(), "CreationDate": None},
+}
+SUFFIXES = tuple(_METADATA)
+
+
+def write(drawn, folder, suffixes=SUFFIXES, texts=()):
+    """Write figures and texts, all of them or, where one can't be, none.
+
+    Args:
+        drawn (list): Pairs of a file name's stem and a
+            :class:`matplotlib.figure.Figure`.
+        folder (pathlib.Path): Where to; made if need be.
+        suffixes (tuple of str): Of :data:`SUFFIXES`.
+        texts (iterable): Pairs of a file's name and a text that holds
+            :data:`SIGNATURE`.
+
+    Returns:
+        list of list of pathlib.Path: The files of each figure, and of each text.
+
+    Raises:
+        UsageError: If a file of another program would be overwritten.
+        OSError: If the files can't be written.
+    """
+    written = [
+        [(folder / f"{name}.{suffix}", _save_figure, figure) for suffix in suffixes]
+        for name, figure in drawn
+    ]
+    written += [[(folder / name, _save_text, text)] for name, text in texts]
+    for target, _, _ in itertools.chain(*written):
+        if target.exists() and SIGNATURE not in target.read_bytes():
+            raise UsageError(
+                f"{target} is no figure of {PROGRAM} and is not overwritten; move it "
+                "or choose another --out"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    for target, save, content in itertools.chain(*written):
+        temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+        try:
+            save(content, temporary)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return [[target for target, _, _ in targets] for targets in written]
+
+
+def _save_figure(figure, path):
+    figure.savefig(path, dpi=_DPI, metadata=_METADATA[path.suffix[1:]])
+
+
+def _save_text(text, path):
+    path.write_text(text, encoding="utf-8")
