@@ -1,0 +1,12 @@
+"""A model of the time of an iteration, from profiled runs; needs no Chainer.
+
+``python -m chainer_crossbn.scaling PATH...`` calls :func:`main`. :mod:`.observations`
+reads runs, :mod:`.model` is fitted to them, :mod:`.checks` predicts what it was not
+fitted to, :mod:`.extrapolation` goes on to more ranks over :mod:`.interconnects`, and
+:mod:`.synchronization` evaluates a claim of the paper on :mod:`.tsubame_kfc`.
+"""
+
+from chainer_crossbn.scaling.command import main, relative_skew
+from chainer_crossbn.scaling.synchronization import claim7
+
+__all__ = ["claim7", "main", "relative_skew"]
