@@ -18,10 +18,10 @@ from chainer_crossbn.scaling import (
     all_reduce,
     checks,
     extrapolation,
+    judging,
     model,
     observations,
     order_statistics,
-    synchronization,
     tsubame_kfc,
     vgg16,
 )
@@ -318,14 +318,31 @@ def test_claim_7():
             assert sum(row["split"].values()) == pytest.approx(1)
             assert row["none_to_normal"][2] <= 1
         json.dumps(found, allow_nan=False)
-    assert quiet["verdict"] == synchronization.UNCLEAR
+    assert quiet["verdict"] == judging.UNCLEAR
     assert not any(row["reached"] or row["as_paper"] for row in quiet["rows"])
-    assert uneven["verdict"] == synchronization.HOLDS
+    assert uneven["verdict"] == judging.HOLDS
     assert any(row["as_paper"] for row in uneven["rows"])
     # One at a time: more skew is more waiting; better GPUs leave more to the rest.
     for name in ("skew", "tails", "copy", "efficiency"):
         low, between, high = uneven["sensitivity"][name]
         assert low < between < high
+
+
+@pytest.mark.parametrize(
+    "ends,expected",
+    [
+        ((0.1, 0.4), judging.HOLDS),
+        ((0.6, 0.9), judging.FAILS),
+        ((0.4, 0.6), judging.UNCLEAR),
+    ],
+)
+def test_the_verdict(ends, expected):
+    """By the arithmetic's share of the extra time."""
+    least, most = ends
+    split = {"arithmetic": [least, (least + most) / 2, most]}
+    rows = [{"as_paper": 0}, {"as_paper": 3, "as_paper_split": split}]
+    assert judging.verdict(rows) == expected
+    assert judging.verdict(rows[:1]) == judging.UNCLEAR
 
 
 def test_what_the_paper_s_ratio_would_take():

@@ -67,7 +67,7 @@ def extrapolate(model, scale):
 def _time(model, scale, system, network, batch, ranks, end):
     fitted = model.networks[network]
     nodes = ranks // system.node_ranks
-    size = vgg16.message_bytes(scale.width) / 26
+    size = vgg16.message_bytes(scale.width) / vgg16.MESSAGES
     each = system.overhead[end] * 1e-6
     gradients = 0.0
     levels = [(system.inside, system.node_ranks), (system.between, nodes)]

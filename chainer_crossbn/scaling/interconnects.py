@@ -52,7 +52,7 @@ NVLINK_3 = Interconnect(
     (
         f"latency: {NCCL}, NVLINK, tree and ring 0.6 us; twice that where a tree is "
         "gone up and down",
-        "bandwidth: 600 GB/s of an A100, both directions together (NVIDIA)",
+        "bandwidth: 600 GB/s, both directions together: NVIDIA A100 data sheet",
     ),
 )
 NVLINK_4 = Interconnect(
@@ -61,7 +61,7 @@ NVLINK_4 = Interconnect(
     450,
     (
         NVLINK_3.sources[0],
-        "bandwidth: 900 GB/s of an H100, both directions together (NVIDIA)",
+        "bandwidth: 900 GB/s, both directions together: NVIDIA H100 data sheet",
     ),
 )
 FDR = Interconnect(
@@ -79,7 +79,7 @@ NDR = Interconnect(
     50,
     (
         f"latency: {NCCL}, NET, ring 2.7 us and tree 5.0 us",
-        "bandwidth: 400 Gb/s of a ConnectX-7 (NVIDIA ConnectX-7 User Manual)",
+        "bandwidth: 400 Gb/s: NVIDIA ConnectX-7 User Manual",
     ),
 )
 

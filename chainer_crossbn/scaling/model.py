@@ -184,6 +184,8 @@ def fit(observations, scale):
         raise UsageError("no network has runs of 2 ranks at two batch sizes")
     usable = [seen for seen in pairs if seen.network in fitted]
     seconds = np.mean([seen.transfer for seen in usable])
+    if not seconds > 0:
+        raise UsageError("the runs of 2 ranks tell no time of the gradients' transfer")
     size = np.mean([scale.gradient_bytes(seen.network) for seen in usable])
     model = Model(scale.cores, threads.pop(), float(size / seconds), fitted, None)
     return model._replace(oversubscription=_fit_sharing(observations, model))

@@ -26,7 +26,7 @@ def text(scale, model, checks, extrapolated, claim):
     parts = [
         f"<!-- {SIGNATURE.decode()}: written by chainer_crossbn.scaling -->",
         "## How it scales",
-        f"Fitted to {scale.words}, {model.threads} BLAS threads a rank.",
+        f"Fitted to {scale.words}; BLAS threads of a rank: {model.threads}.",
         "### Fit",
         tables.fitted(model),
         _fit_notes(model),
@@ -46,9 +46,8 @@ def text(scale, model, checks, extrapolated, claim):
     parts += ["### Claim 7 on TSUBAME-KFC: the time comes from synchronizing"]
     if claim:
         parts += [
-            f"In the model it {claim['verdict']}; this was not measured."
-            if claim["verdict"] != "can't be told"
-            else "In the model it can't be told.",
+            f"Verdict in the model: **{claim['verdict']}**. The machine itself was not "
+            "measured here.",
             "\n".join(f"- {line}" for line in claim["found"]),
             "Ratios of multigpuBN's time, in the middle of all ranges (and over them); "
             "*split*: of the extra time into arithmetic / transfer / waiting; *alone*: "
@@ -78,8 +77,10 @@ def data(scale, model, checks, extrapolated, claim):
             "bandwidth": model.bandwidth,
             "networks": {
                 name: {
-                    key: value._asdict() if hasattr(value, "_asdict") else value
-                    for key, value in found._asdict().items()
+                    **found._asdict(),
+                    "compute": found.compute._asdict(),
+                    "skew": found.skew._asdict(),
+                    "last_skew": found.last_skew._asdict(),
                 }
                 for name, found in model.networks.items()
             },

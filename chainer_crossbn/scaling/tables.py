@@ -18,27 +18,7 @@ def fitted(model):
     """
     head = ("network", "batch sizes", "c0 [ms]", "c1 [ms an image]", "all-reduces")
     head += ("latency [us]", "skew [us]", "relative skew", "last skew [ms]")
-    return _table(
-        head,
-        [
-            (
-                networks.name(name),
-                ", ".join(map(str, found.batches)),
-                f"{found.compute.fixed * 1e3:.2f}",
-                f"{found.compute.per_image * 1e3:.3f}",
-                found.collectives,
-                f"{found.latency * 1e6:.1f}",
-                _ends(found, lambda batch, found=found: found.skew(batch) * 1e6, ".0f"),
-                _ends(found, found.relative_skew, ".2f"),
-                _ends(
-                    found,
-                    lambda batch, found=found: found.last_skew(batch) * 1e3,
-                    ".2f",
-                ),
-            )
-            for name, found in model.networks.items()
-        ],
-    )
+    return _table(head, [_fitted(*item) for item in model.networks.items()])
 
 
 def checked(checks):
@@ -144,7 +124,7 @@ def claim7(found):
                 _parts(row["split"], lambda share: f"{share:.0%}".rstrip("%")),
                 _parts(row["alone"], lambda ratio: f"{ratio:.2f}"),
                 f"{row['factor']:.0f}",
-                f"{row['skew']:.2f}" if row["skew"] else "none gives it",
+                f"{row['skew']:.2f}",
                 _parts(row["as_paper_split"], lambda s: f"{s[1]:.0%}".rstrip("%"))
                 if row["as_paper_split"]
                 else "no point",
@@ -180,10 +160,23 @@ def assumed(found):
     )
 
 
-def _ends(network, value, form):
-    """A quantity at the smallest and at the largest batch size."""
-    ends = network.batches[0], network.batches[-1]
-    return "–".join(format(value(batch), form) for batch in ends)
+def _fitted(name, network):
+    def ends(value, form):
+        """Return a quantity at the smallest and at the largest batch size."""
+        batches = network.batches[0], network.batches[-1]
+        return "–".join(format(value(batch), form) for batch in batches)
+
+    return (
+        networks.name(name),
+        ", ".join(map(str, network.batches)),
+        f"{network.compute.fixed * 1e3:.2f}",
+        f"{network.compute.per_image * 1e3:.3f}",
+        network.collectives,
+        f"{network.latency * 1e6:.1f}",
+        ends(lambda batch: network.skew(batch) * 1e6, ".0f"),
+        ends(network.relative_skew, ".2f"),
+        ends(lambda batch: network.last_skew(batch) * 1e3, ".2f"),
+    )
 
 
 def _span(ratios):

@@ -75,7 +75,6 @@ def parameters(relative_skew):
     Returns:
         tuple of Parameter: Their names are those that :func:`iteration` takes.
     """
-    shared_memory = "0.3 us: osu_latency in kokkos/kokkos-comm issue 104"
     return (
         Parameter(
             "efficiency",
@@ -101,24 +100,24 @@ def parameters(relative_skew):
             "launch",
             3e-6,
             10e-6,
-            "of a kernel; low: University of Virginia, CUDA Kernel Overhead; high: "
-            "assumption",
+            "of a kernel; low: 334,000 launches a second, University of Virginia, CUDA "
+            "Kernel Overhead; high: assumption",
         ),
         Parameter(
             "synchronize",
             6e-6,
             20e-6,
-            "until the device is idle, and busy again; low: two thirds of a "
-            "synchronous launch, University of Virginia, CUDA Kernel Overhead; high: "
-            "assumption",
+            "until the device is idle, and busy again; low: what a synchronous launch "
+            "takes more, two thirds of it, University of Virginia, CUDA Kernel "
+            "Overhead; high: assumption",
         ),
         Parameter("copy", 5e-6, 10e-6, f"of a small vector: {interconnects.MEMCPY}"),
         Parameter(
             "inside",
             0.3e-6,
             1.0e-6,
-            f"MPI between ranks of a node; {shared_memory}; high: "
-            f"{interconnects.NCCL}, PCI",
+            "MPI between ranks of a node; low: osu_latency in kokkos/kokkos-comm issue "
+            f"104; high: {interconnects.NCCL}, PCI",
         ),
         Parameter(
             "between",

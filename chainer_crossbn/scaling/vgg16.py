@@ -5,6 +5,9 @@ The network is :class:`chainer_crossbn.models.VGG16`; Chainer is not needed to c
 
 from typing import NamedTuple
 
+# Of multigpuBN in a step: one a normalization forward and one backward.
+MESSAGES = 26
+
 _STAGES = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 
 
@@ -103,7 +106,7 @@ def step_flops(width=64, fc_units=4096, n_class=10, side=32):
 
 
 def message_bytes(width=64):
-    """Return the bytes of the 26 messages of multigpuBN in a step, together.
+    """Return the bytes of all :data:`MESSAGES` together.
 
     A normalization of C channels sends 2C + 3 float64 forward and 2C + 2 backward
     (:mod:`chainer_crossbn.collectives`).
