@@ -7,7 +7,7 @@ fitted to, :mod:`.extrapolation` goes on to more ranks over :mod:`.interconnects
 :mod:`.judging` to judge; :mod:`.report` writes it all down.
 """
 
-from chainer_crossbn.scaling.command import main, relative_skew
-from chainer_crossbn.scaling.synchronization import claim7
+from chainer_crossbn.scaling.command import main
+from chainer_crossbn.scaling.synchronization import claim7, relative_skew
 
 __all__ = ["claim7", "main", "relative_skew"]

@@ -15,7 +15,7 @@ from chainer_crossbn.scaling import (
     observations,
     report,
 )
-from chainer_crossbn.scaling.synchronization import claim7
+from chainer_crossbn.scaling.synchronization import claim7, relative_skew
 
 _PROGRAM = "chainer_crossbn.scaling"
 _NAME = "scaling"
@@ -42,25 +42,6 @@ def main(argv=None):
     return 0
 
 
-def relative_skew(fitted):
-    """Return what :func:`.synchronization.claim7` assumes of GPUs.
-
-    Args:
-        fitted (Model): Fitted.
-
-    Returns:
-        tuple of float or None: From none to the relative skew of the network with
-        all-reduces that has most, at its largest batch size, which is the nearest to
-        the paper's; None where there is no such network, or where no rank ever waits.
-    """
-    found = [
-        network.relative_skew(network.batches[-1])
-        for network in fitted.networks.values()
-        if network.collectives
-    ]
-    return (0.0, max(found)) if any(found) else None
-
-
 def _parser():
     parser = Parser(
         prog=f"python -m {_PROGRAM}",
@@ -83,21 +64,23 @@ def _run(arguments):
     scale, seen, skipped = observations.read(arguments.paths)
     fitted = model.fit(seen, scale)
     skew = relative_skew(fitted)
-    found = (
-        scale,
-        fitted,
-        checks.check(seen, scale),
-        extrapolation.extrapolate(fitted, scale),
-        claim7(skew) if skew else None,
+    findings = report.Findings(
+        scale=scale,
+        model=fitted,
+        checks=checks.check(seen, scale),
+        extrapolated=extrapolation.extrapolate(fitted, scale),
+        claim7=claim7(skew) if skew else None,
     )
-    text = report.text(*found)
+    text = report.text(findings)
     texts = [
         (f"{_NAME}.md", text),
-        (f"{_NAME}.json", json.dumps(report.data(*found), indent=1) + "\n"),
+        (f"{_NAME}.json", json.dumps(report.data(findings), indent=1) + "\n"),
     ]
     folder = Path(arguments.out or arguments.paths[0])
+    drawn = []
     with style.applied():
-        drawn = [(_NAME, figure.draw(found[3], scale))] if found[3] else []
+        if findings.extrapolated:
+            drawn.append((_NAME, figure.draw(findings.extrapolated, scale)))
         try:
             written = files.write(drawn, folder, texts=texts)
         except OSError as error:

@@ -35,25 +35,14 @@ class Line(NamedTuple):
 
     @classmethod
     def fit(cls, batches, times):
-        """Fit times by least squares of their relative errors, neither part negative.
+        """Fit times by :func:`_fit_two`.
 
         Args:
             batches (list of int): Batch sizes, two different ones at least.
             times (list of float): Seconds.
         """
-        x, y = np.array(batches, np.float64), np.array(times, np.float64)
-        if not np.any(y):
-            return cls(0.0, 0.0)
-        weights = 1 / np.maximum(y, 1e-3 * y.max())
-        columns = np.stack([np.ones_like(x), x], axis=1) * weights[:, None]
-        best = np.linalg.lstsq(columns, y * weights, rcond=None)[0]
-        if best.min() < 0:
-            # The optimum lies where one part is 0.
-            alone = [(c @ (y * weights)) / (c @ c) for c in columns.T]
-            ends = np.diag(alone)
-            errors = ((ends @ columns.T - y * weights) ** 2).sum(axis=1)
-            best = ends[errors.argmin()]
-        return cls(*map(float, best))
+        x = np.array(batches, np.float64)
+        return cls(*_fit_two(np.stack([np.ones_like(x), x], axis=1), np.array(times)))
 
 
 class Network(NamedTuple):
@@ -132,7 +121,7 @@ class Model(NamedTuple):
             ranks (int): More than :attr:`cores` only with :attr:`oversubscription`.
         """
         found = self.networks[network]
-        gradients = self._gradients(found, ranks)
+        gradients = self.gradients(network, ranks)
         if ranks > self.cores:
             _, factor, turn = self.oversubscription
             turns = factor * found.compute(batch) + turn * found.collectives
@@ -144,8 +133,10 @@ class Model(NamedTuple):
             + gradients
         )
 
-    def _gradients(self, network, ranks):
-        return all_reduce.long(ranks, network.gradient_bytes, self.bandwidth)
+    def gradients(self, network, ranks):
+        """Return the seconds that the all-reduce of a network's gradients takes."""
+        size = self.networks[network].gradient_bytes
+        return all_reduce.long(ranks, size, self.bandwidth)
 
 
 def fit(observations, scale):
@@ -235,11 +226,34 @@ def _fit_sharing(observations, model):
             rows.append(
                 (share * network.compute(seen.batch), share * network.collectives)
             )
-            times.append(seen.time - model._gradients(network, most))
+            times.append(seen.time - model.gradients(seen.network, most))
     if not rows:
         return None
-    rows, times = np.array(rows), np.array(times)
-    if np.linalg.matrix_rank(rows) < 2:  # computing and turns can't be told apart
-        rows = rows[:, :1]
-    found = np.linalg.lstsq(rows / times[:, None], np.ones(len(times)), rcond=None)[0]
-    return Oversubscription(most, *(float(v) for v in np.append(found, 0.0)[:2]))
+    return Oversubscription(most, *_fit_two(np.array(rows), np.array(times)))
+
+
+def _fit_two(columns, times):
+    """Fit two coefficients by least squares of relative errors, neither negative.
+
+    Args:
+        columns: float64 array of shape (n, 2), what the coefficients are multiplied by.
+            Where it can't tell them apart, the first takes all.
+        times: float64 array of shape (n,), at least 0.
+
+    Returns:
+        list of float: The coefficients.
+    """
+    if not times.any():
+        return [0.0, 0.0]
+    scale = np.maximum(times, 1e-3 * times.max())
+    columns, targets = columns / scale[:, None], times / scale
+    if np.linalg.matrix_rank(columns) < 2:
+        first = columns[:, 0]
+        return [float(targets @ first / (first @ first)), 0.0]
+    best = np.linalg.lstsq(columns, targets, rcond=None)[0]
+    if best.min() < 0:
+        # The optimum lies where one coefficient is 0.
+        ends = np.diag(targets @ columns / (columns**2).sum(axis=0))
+        errors = ((columns @ ends - targets[:, None]) ** 2).sum(axis=0)
+        best = ends[errors.argmin()]
+    return best.tolist()

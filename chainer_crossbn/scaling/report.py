@@ -1,5 +1,7 @@
 """What the model says, as Markdown and as data."""
 
+from typing import NamedTuple
+
 from chainer_crossbn.plotting.files import SIGNATURE
 from chainer_crossbn.scaling import extrapolation, interconnects, tables
 
@@ -10,19 +12,34 @@ _NO_CHECK = (
 _NO_CLAIM = "No network with all-reduces was fitted, so there is no skew to start from."
 
 
-def text(scale, model, checks, extrapolated, claim):
-    """Write it in words and tables.
+class Findings(NamedTuple):
+    """What the model says.
 
-    Args:
+    Attributes:
         scale (Scale): What the runs share.
         model (Model): Fitted to them.
         checks (list of Check): How well it predicts.
         extrapolated (list of Extrapolated): What it says of more ranks.
-        claim (dict or None): Claim 7, as :func:`.synchronization.claim7` returns it.
+        claim7 (dict or None): As :func:`.synchronization.claim7` returns it.
+    """
+
+    scale: tuple
+    model: tuple
+    checks: list
+    extrapolated: list
+    claim7: dict
+
+
+def text(findings):
+    """Write findings in words and tables.
+
+    Args:
+        findings (Findings): What the model says.
 
     Returns:
         str: Markdown.
     """
+    scale, model, checks, extrapolated, claim = findings
     parts = [
         f"<!-- {SIGNATURE.decode()}: written by chainer_crossbn.scaling -->",
         "## How it scales",
@@ -66,8 +83,9 @@ def text(scale, model, checks, extrapolated, claim):
     return "\n\n".join(parts) + "\n"
 
 
-def data(scale, model, checks, extrapolated, claim):
+def data(findings):
     """Return the same as :func:`text` does, as what JSON takes; times in seconds."""
+    scale, model, checks, extrapolated, claim = findings
     sharing = model.oversubscription
     return {
         "program": SIGNATURE.decode(),

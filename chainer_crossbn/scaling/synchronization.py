@@ -27,6 +27,25 @@ _WITHIN = 0.01
 _STANDARD = tsubame_kfc.Layout(8, 1, 2), tsubame_kfc.Variant(2, "exact")
 
 
+def relative_skew(fitted):
+    """Return what :func:`claim7` assumes of GPUs.
+
+    Args:
+        fitted (Model): Fitted.
+
+    Returns:
+        tuple of float or None: From none to the relative skew of the network with
+        all-reduces that has most, at its largest batch size, which is the nearest to
+        the paper's; None where there is no such network, or where no rank ever waits.
+    """
+    found = [
+        network.relative_skew(network.batches[-1])
+        for network in fitted.networks.values()
+        if network.collectives
+    ]
+    return (0.0, max(found)) if any(found) else None
+
+
 def claim7(relative_skew):
     """Evaluate the claim.
 

@@ -211,20 +211,20 @@ def iteration(layout, variant, values):
         Iteration: Numbers or arrays.
     """
     p = values
-    network = BATCH * vgg16.step_flops() / (p["efficiency"] * DEVICE_FLOPS)
-    network = network + _rest(p) + _gradients(layout, p)
+    computing = BATCH * vgg16.step_flops() / (p["efficiency"] * DEVICE_FLOPS) + _rest(p)
+    network = computing + _gradients(layout, p)
     fused, written = _passes(*FUSED, p), _passes(*WRITTEN, p)
     local = fused + p["written"] * (written - fused)
     arithmetic = p["rewritten"] * (written - local)
     # Ranks meet at each normalization; without, once.
-    segment = p["skew"] * (network + local) / _SEGMENTS
+    segment = p["skew"] * (computing + local) / _SEGMENTS
     normal_tails, heavy_tails = slowest(layout.gpus)
     late = segment * (normal_tails + p["tails"] * (heavy_tails - normal_tails))
     once = late * _SEGMENTS**0.5
     exact = variant.backward == "exact"
-    meetings = _SEGMENTS if exact else _SEGMENTS / 2 + (_SEGMENTS / 2) ** 0.5
-    waiting = late * meetings - once
-    count = 13 * variant.n_allreduces * (2 if exact else 1)
+    half = _SEGMENTS / 2
+    waiting = late * (_SEGMENTS if exact else half + half**0.5) - once
+    count = variant.n_allreduces * _SEGMENTS // (1 if exact else 2)
     transfer = count * _small_all_reduce(layout, p)
     normal = network + local + once
     return Iteration(
