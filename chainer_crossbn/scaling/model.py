@@ -226,7 +226,7 @@ def _fit_sharing(observations, model):
             rows.append(
                 (share * network.compute(seen.batch), share * network.collectives)
             )
-            times.append(seen.time - model.gradients(seen.network, most))
+            times.append(max(0.0, seen.time - model.gradients(seen.network, most)))
     if not rows:
         return None
     return Oversubscription(most, *_fit_two(np.array(rows), np.array(times)))
