@@ -60,10 +60,10 @@ def write(scale, out, path=None):
     runs = found.runs(settings)
     if not runs:
         raise UsageError(f"no finished run of scale {scale.name} in {out}")
-    if path.exists() and not path.read_text().startswith(_SIGNATURE):
-        raise UsageError(f"{path} is not a report of this program; move it away")
     folder = Path(out, "figures")
     try:
+        if path.exists() and not path.read_bytes().startswith(_SIGNATURE.encode()):
+            raise UsageError(f"{path} is not a report of this program; move it away")
         with style.applied():
             drawn = figures.draw(found)
             files.write(list(drawn.items()), folder, suffixes=("png",))
@@ -72,7 +72,7 @@ def write(scale, out, path=None):
         }
         path.write_text(_SIGNATURE + _text(found, runs, shown), encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"can't write the report: {error}") from None
+        raise UsageError(f"can't write {path}: {error.strerror}") from None
     return path
 
 

@@ -26,7 +26,7 @@ def runs(results, settings):
     head += ("total [s]", "ms an image")
     lines = []
     for setting in settings:
-        found = list(results.by_seed(setting).values())
+        found = results.runs([setting])
         if not found:
             continue
         lines.append(
@@ -56,29 +56,24 @@ def times(results, settings):
     """
     head = ("network", "seeds", "total [s]", "to normalBN", "to noBN", "training [s]")
     head += ("to normalBN", "paper [s]", "to normalBN", "to noBN")
-    middles = {}
-    for setting in settings:
-        found = results.by_seed(setting).values()
-        if found:
-            middles[setting] = [
-                np.median([getattr(run, quantity) for run in found])
-                for quantity in ("total_time", "train_time")
-            ]
-    normal, none = Setting("normal", 64), Setting("none", 64)
+    normal = results.runs([Setting("normal", 64)])
+    none = results.runs([Setting("none", 64)])
     lines = []
-    for setting, (total, training) in middles.items():
-        found = list(results.by_seed(setting).values())
-        plain = not setting.options
-        theirs = PAPER_SECONDS.get(setting.bn) if plain else None
+    for setting in settings:
+        found = results.runs([setting])
+        if not found:
+            continue
+        total, training = _median(found, "total_time"), _median(found, "train_time")
+        theirs = PAPER_SECONDS.get(setting.bn)
         lines.append(
             (
                 networks.name(found[0].network),
                 len(found),
                 _spread([run.total_time for run in found], ".1f"),
-                _quotient(total, middles.get(normal, [None])[0]),
-                _quotient(total, middles.get(none, [None])[0]),
+                _quotient(total, _median(normal, "total_time")),
+                _quotient(total, _median(none, "total_time")),
                 _spread([run.train_time for run in found], ".1f"),
-                _quotient(training, middles.get(normal, [None])[-1]),
+                _quotient(training, _median(normal, "train_time")),
                 theirs or _MISSING,
                 _quotient(theirs, PAPER_SECONDS["normal"]),
                 _quotient(theirs, PAPER_SECONDS["none"]),
@@ -101,7 +96,7 @@ def rates(results):
     for bn in ("none", "normal", "multigpu"):
         cells = []
         for rate in multiples:
-            found = results.by_seed(Setting(bn, 64, rate=rate)).values()
+            found = results.runs([Setting(bn, 64, rate=rate)])
             values = [100 * run.final_accuracy for run in found]
             cells.append(_spread(values, ".1f") if values else _MISSING)
         lines.append((networks.name(bn), *cells))
@@ -189,6 +184,10 @@ def _machine_rows(found, record):
 def _member(name):
     bn, batch = name.split("-b")
     return f"{networks.name(bn)}@{batch} [%]"
+
+
+def _median(found, quantity):
+    return np.median([getattr(run, quantity) for run in found]) if found else None
 
 
 def _spread(values, form):
