@@ -41,7 +41,7 @@ def runs(results, settings):
                 _spread([1e3 * seconds_per_image(run) for run in found], ".2f"),
             )
         )
-    return _table(head, lines)
+    return markdown(head, lines)
 
 
 def times(results, settings):
@@ -79,7 +79,7 @@ def times(results, settings):
                 _quotient(theirs, PAPER_SECONDS["none"]),
             )
         )
-    return _table(head, lines)
+    return markdown(head, lines)
 
 
 def rates(results):
@@ -102,7 +102,7 @@ def rates(results):
         lines.append((networks.name(bn), *cells))
     standard = results.rule.rate(64 * results.scale.ranks)
     head = ("learning rate", *(f"{rate * standard:g}" for rate in multiples))
-    return _table(head, lines)
+    return markdown(head, lines)
 
 
 def grid(outcome):
@@ -118,7 +118,7 @@ def grid(outcome):
     members = list(rules[0]["test_accuracy"])
     head = ("init", f"rate at {rule.REFERENCE_GLOBAL_BATCH}", "with the global batch")
     head += ("score", *(_member(name) for name in members))
-    return _table(
+    return markdown(
         head,
         [
             (
@@ -149,7 +149,7 @@ def machines(paper, found, record):
     names = ["this machine"]
     if len(found) > 1:
         names = [f"machine {n}" for n in range(1, len(found) + 1)]
-    return _table(
+    return markdown(
         ("", "the paper: TSUBAME-KFC", *names),
         [(row, text, *(c.get(row, _MISSING) for c in columns)) for row, text in paper],
     )
@@ -204,6 +204,12 @@ def _quotient(value, reference):
     return f"{value / reference:.3f}"
 
 
-def _table(head, lines):
+def markdown(head, lines):
+    """Return a table in Markdown.
+
+    Args:
+        head (tuple): Names of the columns.
+        lines (list of tuple): Cells.
+    """
     rows = [head, [_ACROSS] * len(head), *lines]
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
