@@ -111,10 +111,11 @@ def run(argv, world):
     data = _on_rank_zero(world, lambda: _load_data(args))
     _check_sizes(args, data, world.size)
     path = _on_rank_zero(world, lambda: run_directory.create(args.out, args.name))
-    args.threads = args.threads or max(1, devices.count_cores(node) // node.size)
+    cores = devices.count_cores(node)
+    args.threads = args.threads or max(1, cores // node.size)
     with threadpoolctl.threadpool_limits(args.threads):
         device.use()
-        details = _describe(data, comm, device)
+        details = _describe(data, comm, device, cores)
         if comm.rank == 0:
             run_directory.write_arguments(path, vars(args), details)
             print(f"device: {details['device']} ({reason})")
@@ -267,7 +268,7 @@ def _compare_tests(model, data, comm, device):
     return found
 
 
-def _describe(data, comm, device):
+def _describe(data, comm, device, cores):
     """Gather what ``args.json`` tells of the run besides the arguments."""
     mine = {"rank": comm.rank, "pid": os.getpid(), "host": socket.gethostname()}
     ranks = comm.gather_obj(mine)
@@ -277,6 +278,7 @@ def _describe(data, comm, device):
     return {
         "n_ranks": comm.size,
         "ranks": ranks,
+        "cores": cores,  # of rank 0's node
         "device": "CPU" if device.xp is numpy else "GPU",
         "dataset": {
             "name": data.name,
