@@ -37,7 +37,7 @@ import json, os, sys, time
 given = iter(sys.argv[1:])
 arguments = {{"data": "/home/somebody/cifar"}}
 for word in given:
-    if word != "--no-model":
+    if word not in ("--no-model", "--profile"):
         value = next(given)
         name = word[2:].replace("-", "_")
         try:
@@ -347,9 +347,11 @@ def test_smoke(out):
     for job in plan:
         assert records.state(job, out) == records.FINISHED, job.name
     # Nothing else is kept of them.
-    assert {p.name for p in out.glob("*-s0/*")} == {"args.json", "log", STATISTICS}
+    kept = {"args.json", "log", "profile.json", STATISTICS}
+    assert {p.name for p in out.glob("*-s0/*")} == kept
+    assert not list(out.glob("*-rate-x2-s0/profile.json"))
     text = (out / "REPRODUCTION.md").read_text()
-    assert len(list((out / "figures").iterdir())) == text.count("![") == 9
+    assert len(list((out / "figures").iterdir())) == text.count("![") == 13
 
 
 # The search

@@ -95,12 +95,18 @@ def faster(results):
                 f"{_name(pairs[0][0])} takes {_range(ours, '.1f')} epochs to the "
                 f"training {what} that both reach, noBN {_range(theirs, '.1f')}"
             )
-    return _judgement(parts, found, len(results.paired(_NONE)))
+    return _judgement(parts, found, len(pairs))
 
 
 def better_in_the_end(results):
     """Claim 1, the end."""
-    return _compared(results, _more, [(_NORMAL, _NONE), (_MULTIGPU, _NONE)])
+    parts, found = [], []
+    for setting in (_NORMAL, _MULTIGPU):
+        pairs = results.paired(setting, _NONE)
+        its_parts, its_found = _under_each_reading(results, pairs, _more)
+        parts += its_parts
+        found += its_found
+    return _judgement(parts, found, len(pairs))
 
 
 def alike_at_64(results):
@@ -311,19 +317,9 @@ def _judgement(parts, found, n_seeds=_LEAST_SEEDS):
     verdict = HOLDS
     if any(part is None for part in parts):
         verdict = UNCLEAR
-    if any(part is False for part in parts):
+    if any(part is not None and not part for part in parts):
         verdict = FAILS
     return Judgement(verdict, tuple(found))
-
-
-def _compared(results, question, settings):
-    parts, found = [], []
-    for pair in settings:
-        pairs = results.paired(*pair)
-        its_parts, its_found = _under_each_reading(results, pairs, question)
-        parts += its_parts
-        found += its_found
-    return _judgement(parts, found, len(pairs))
 
 
 def _under_each_reading(results, pairs, question):

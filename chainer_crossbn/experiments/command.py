@@ -37,6 +37,8 @@ def main(argv=None):
     except runner.Stopped as stopped:
         print(f"{_PROGRAM}: stopped; the same command goes on", file=sys.stderr)
         return 128 + stopped.signum
+    except KeyboardInterrupt:  # while no run is being made
+        return 130
     except BrokenPipeError:
         # The reader has seen enough; Python flushes once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -23,6 +23,7 @@ class Job:
         flags (tuple): Pairs of a flag, less its dashes, and its value: all that
             distinguishes the run, neither its place nor that of the data.
         seed (int): Seed.
+        profiled (bool): Whether to write where its time goes.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Job:
     ranks: int
     flags: tuple
     seed: int
+    profiled: bool = False
 
     def directory(self, out):
         """Return the run directory below ``out``."""
@@ -53,7 +55,8 @@ class Job:
         flags += [("out", directory.parent), ("name", directory.name)]
         for flag, value in flags:
             words += [f"--{flag}", str(value)]
-        return [*words, "--no-model"]
+        words.append("--no-model")
+        return [*words, "--profile"] if self.profiled else words
 
 
 def of(setting, scale, rule, seed):
@@ -67,7 +70,9 @@ def of(setting, scale, rule, seed):
     """
     rate = setting.rate * rule.rate(setting.batch * scale.ranks)
     name = f"{words(setting)}-s{seed}"
-    return _job(name, setting, scale, scale.epochs, rule.init, rate, seed)
+    # Once a network and batch size: profiles are large, and take up to a fiftieth.
+    profiled = seed == 0 and setting.rate == 1
+    return _job(name, setting, scale, scale.epochs, rule.init, rate, seed, profiled)
 
 
 def of_search(setting, scale, epochs, rule):
@@ -120,7 +125,7 @@ def quoted(command):
     return " ".join(shlex.quote(word) for word in command)
 
 
-def _job(name, setting, scale, epochs, init, rate, seed):
+def _job(name, setting, scale, epochs, init, rate, seed, profiled=False):
     flags = [
         ("bn", setting.bn),
         *setting.options,
@@ -137,7 +142,7 @@ def _job(name, setting, scale, epochs, init, rate, seed):
         ("test-size", scale.test_size),
     ]
     kept = tuple((flag, value) for flag, value in flags if value is not None)
-    return Job(name, setting, scale.ranks, kept, seed)
+    return Job(name, setting, scale.ranks, kept, seed, profiled)
 
 
 def _mpiexec():

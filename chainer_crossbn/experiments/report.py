@@ -9,6 +9,7 @@ from chainer_crossbn.experiments import (
     costs,
     figures,
     machine,
+    profiled,
     records,
     results,
     search,
@@ -59,10 +60,10 @@ def write(scale, out, path=None):
     runs = found.runs(settings)
     if not runs:
         raise UsageError(f"no finished run of scale {scale.name} in {out}")
-    if path.exists() and not path.read_text().startswith(_SIGNATURE):
-        raise UsageError(f"{path} is not a report of this program; move it away")
     folder = Path(out, "figures")
     try:
+        if path.exists() and not path.read_bytes().startswith(_SIGNATURE.encode()):
+            raise UsageError(f"{path} is not a report of this program; move it away")
         with style.applied():
             drawn = figures.draw(found)
             files.write(list(drawn.items()), folder, suffixes=("png",))
@@ -71,7 +72,7 @@ def write(scale, out, path=None):
         }
         path.write_text(_SIGNATURE + _text(found, runs, shown), encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"can't write the report: {error}") from None
+        raise UsageError(f"can't write {path}: {error.strerror}") from None
     return path
 
 
@@ -94,6 +95,7 @@ def _text(found, runs, shown):
         judgements="\n\n".join(_judgement(*pair) for pair in judged),
         notes=notes.read_text("utf-8").strip() + "\n\n" if notes.exists() else "",
         experiments="\n\n".join(_experiments(found, shown)),
+        profile=_profile(found, shown),
         rule=found.rule,
         search=_search(outcome),
         n_runs=len(runs),
@@ -144,6 +146,14 @@ def _experiments(found, shown):
         if name == "sweep" and "deviations" in shown:
             parts.append(f"![Local statistics]({shown['deviations']})")
         yield "\n\n".join(parts)
+
+
+def _profile(found, shown):
+    names = [name for name in shown if name.startswith(("profile", "timeline"))]
+    if not names:
+        return "No run has a profile."
+    figures_of_it = [f"![{name}]({shown[name]})" for name in names]
+    return "\n\n".join([figures_of_it[0], profiled.table(found), *figures_of_it[1:]])
 
 
 def _search(outcome):
