@@ -157,7 +157,9 @@ def test_list(out, capsys):
     assert main(out, "--list") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("scale smoke, ")
-    assert [line.split()[0] for line in lines[1:]] == ["search", *EXPERIMENTS, "(all)"]
+    assert [line.split()[0] for line in lines[1:]] == [
+        *("search", *EXPERIMENTS, "scaling", "(all)"),
+    ]
     assert all("left" in line for line in lines[1:])
     assert not out.exists()
 
@@ -351,7 +353,11 @@ def test_smoke(out):
     assert {p.name for p in out.glob("*-s0/*")} == kept
     assert not list(out.glob("*-rate-x2-s0/profile.json"))
     text = (out / "REPRODUCTION.md").read_text()
-    assert len(list((out / "figures").iterdir())) == text.count("![") == 13
+    # One more is of the model of the time of an iteration.
+    assert len(list((out / "figures").iterdir())) + 1 == text.count("![") == 14
+    for path in re.findall(r"\]\((\S+)\)", text):
+        assert (out / path).is_file(), path
+    assert "| 7 |" in text and "not run: scaling" not in text
 
 
 # The search

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from chainer_crossbn.experiments import definitions
 
+# The first epoch warms up, and is left out.
+_TIMED_EPOCHS = 3
+_LEAST_IMAGES = 20
+
 _SCRIPT = Path(__file__).resolve().parents[2] / "train_cifar.py"
 
 
@@ -49,7 +53,7 @@ class Job:
         """
         words = [_mpiexec(), "-n", str(self.ranks), sys.executable, _script()]
         flags = [*self.flags]
-        if data is not None:
+        if data is not None and ("dataset", "synthetic") not in flags:
             flags.append(("data", data))
         directory = self.directory(out)
         flags += [("out", directory.parent), ("name", directory.name)]
@@ -80,6 +84,26 @@ def of_search(setting, scale, epochs, rule):
     rate = rule.rate(setting.batch * scale.ranks)
     name = f"search/{words(setting)}-{rule.init}-lr{rate:g}"
     return _job(name, setting, scale, epochs, rule.init, rate, seed=0)
+
+
+def of_scaling(setting, scale, ranks):
+    """Return a short run that tells where the time of an iteration goes."""
+    steps = max(12, 240 // setting.batch)  # of an epoch; small ones scatter more
+    flags = {
+        "bn": setting.bn,
+        "batchsize": setting.batch,
+        "width": scale.width,
+        "fc-units": scale.fc_units,
+        "epoch": _TIMED_EPOCHS,
+        "seed": 0,
+        "threads": 1,
+        "dataset": "synthetic",
+        "train-size": steps * setting.batch * ranks,
+        "test-size": _LEAST_IMAGES,
+        "eval-train": _LEAST_IMAGES,
+    }
+    name = f"scaling/{words(setting)}-r{ranks}"
+    return Job(name, setting, ranks, tuple(flags.items()), seed=0, profiled=True)
 
 
 def words(setting):

@@ -18,7 +18,7 @@ from chainer_crossbn.scaling import (
 from chainer_crossbn.scaling.synchronization import claim7, relative_skew
 
 _PROGRAM = "chainer_crossbn.scaling"
-_NAME = "scaling"
+NAME = "scaling"
 
 
 def main(argv=None):
@@ -60,8 +60,24 @@ def _parser():
     return parser
 
 
-def _run(arguments):
-    scale, seen, skipped = observations.read(arguments.paths)
+def write(paths, folder):
+    """Fit the model to profiled runs, and write its tables and figure.
+
+    Args:
+        paths (list of str): Run directories, or directories above them.
+        folder (pathlib.Path): Where to; made if need be.
+
+    Returns:
+        tuple: The text of ``scaling.md``; the files, as
+        :func:`chainer_crossbn.plotting.files.write` returns them; and a list of (path,
+        reason) for runs that were left out.
+
+    Raises:
+        UsageError: If there is no profiled run, if they are not of one scale, or if the
+            files can't be written.
+        FileNotFoundError: If a path does not exist.
+    """
+    scale, seen, skipped = observations.read(paths)
     fitted = model.fit(seen, scale)
     skew = relative_skew(fitted)
     findings = report.Findings(
@@ -73,14 +89,13 @@ def _run(arguments):
     )
     text = report.text(findings)
     texts = [
-        (f"{_NAME}.md", text),
-        (f"{_NAME}.json", json.dumps(report.data(findings), indent=1) + "\n"),
+        (f"{NAME}.md", text),
+        (f"{NAME}.json", json.dumps(report.data(findings), indent=1) + "\n"),
     ]
-    folder = Path(arguments.out or arguments.paths[0])
     drawn = []
     with style.applied():
         if findings.extrapolated:
-            drawn.append((_NAME, figure.draw(findings.extrapolated, scale)))
+            drawn.append((NAME, figure.draw(findings.extrapolated, scale)))
         try:
             written = files.write(drawn, folder, texts=texts)
         except OSError as error:
@@ -88,6 +103,12 @@ def _run(arguments):
                 f"can't write into {folder}: {error.strerror or error}; choose another "
                 "--out"
             ) from None
+    return text, written, skipped
+
+
+def _run(arguments):
+    folder = Path(arguments.out or arguments.paths[0])
+    text, written, skipped = write(arguments.paths, folder)
     for path, reason in skipped:
         _complain(f"skipped {path}: {reason}")
     print(text)
