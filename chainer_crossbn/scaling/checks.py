@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from chainer_crossbn.command_line import UsageError
+from chainer_crossbn.plotting import style
 from chainer_crossbn.scaling import model as modelling
 
 
@@ -53,7 +54,7 @@ def check(observations, scale):
         elif sharing and seen.ranks == sharing.ranks:
             continue
         else:
-            fitted, left_out = whole, f"{seen.ranks} ranks"
+            fitted, left_out = whole, style.setting("ranks", seen.ranks)
         if modelling.comparable(fitted, seen):
             predicted = fitted.predict(seen.network, seen.batch, seen.ranks)
             found.append(Check(seen, left_out, predicted))

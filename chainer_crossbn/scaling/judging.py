@@ -53,7 +53,7 @@ def sentences(rows, relative_skew):
         "in the middle of all ranges an all-reduce takes "
         f"{_extent(rows, 'all_reduce', '.0f')} us; if no rank waited, it would have to "
         f"take {_extent(rows, 'factor', '.0f')} times as long",
-        "or the relative skew, without that, would have to be "
+        "or else the relative skew would have to be "
         f"{_extent(rows, 'skew', '.2f')}; in the profiles, on CPUs, it is "
         f"{relative_skew[1]:.2f}",
     ]

@@ -116,8 +116,8 @@ def parameters(relative_skew):
             "inside",
             0.3e-6,
             1.0e-6,
-            "MPI between ranks of a node; low: osu_latency in kokkos/kokkos-comm issue "
-            f"104; high: {interconnects.NCCL}, PCI",
+            "MPI between ranks of a node; low: osu_latency in kokkos/kokkos-comm "
+            f"#104; high: {interconnects.NCCL}, PCI",
         ),
         Parameter(
             "between",
