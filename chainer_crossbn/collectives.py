@@ -150,7 +150,7 @@ def timeout():
 
 
 # Lets a rank that shares the core run.
-_yield_core = getattr(os, "sched_yield", lambda: time.sleep(0))
+yield_core = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 def _tagged(number, vector):
@@ -361,7 +361,7 @@ class _MPIChannel:
                     self._fail(place)
                 if time.monotonic() > deadline:
                     self._fail(place)
-            _yield_core()
+            yield_core()
 
     def _fail(self, place):
         """Tell where this rank is, hear where the others are, and raise an error."""
