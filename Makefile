@@ -48,7 +48,10 @@ else
 LOGS = $(OUT)
 endif
 
-.PHONY: help demo paper figures test lint bench venv clean
+# How many times `make faults` kills a rank.
+N := 100
+
+.PHONY: help demo faults paper figures test lint bench venv clean
 
 help:
 	@echo "make demo   train three small networks on 4 ranks and draw the figures"
@@ -56,6 +59,7 @@ help:
 	@echo "            [ONLY=\"fig3 fig4\"] [SEEDS=3]"
 	@echo "make figures  the report of the paper's evaluation again, from its logs"
 	@echo "make test   lint and run the tests"
+	@echo "make faults kill ranks of small runs, N=100 times, and see that nothing is lost"
 	@echo "make lint   lint alone"
 	@echo "make bench  compare speed with ChainerMN and PyTorch; QUICK=1: one round"
 	@echo "make venv   build .venv, as the others do when they need it"
@@ -83,6 +87,9 @@ figures: venv
 
 test: lint
 	$(IN_VENV) python -m pytest
+
+faults: venv
+	$(IN_VENV) python tests/faults/campaign.py $(N)
 
 lint: venv
 	$(IN_VENV) ruff check .

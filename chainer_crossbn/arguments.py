@@ -28,11 +28,27 @@ def default_lr(global_batchsize):
     return _REFERENCE_LR * math.sqrt(global_batchsize / _REFERENCE_GLOBAL_BATCH)
 
 
-def parse(argv=None):
+# What the result of a run depends on, besides the data and the number of ranks.
+OF_RESULT = (
+    *("bn", "model", "dataset", "seed", "bn_group_size", "bn_layers", "bn_rest"),
+    *("paper_allreduces", "paper_backward", "groups", "weight_norm_init"),
+    *("width", "fc_units", "dropout", "init", "batchsize", "epoch", "lr", "momentum"),
+    *("weight_decay", "lr_step", "train_size", "test_size", "eval_train"),
+)
+
+
+def flag(name):
+    """Return the flag of an argument."""
+    return "--" + name.replace("_", "-")
+
+
+def parse(argv=None, given_only=False):
     """Parse a command line.
 
     Args:
         argv (list of str or None): Arguments; those of the process by default.
+        given_only (bool): Whether what is not given is ``None``, and nothing checked
+            that has to do with more than one argument.
 
     Returns:
         argparse.Namespace: With ``name`` and ``lr`` still ``None`` where not given, as
@@ -117,6 +133,12 @@ def parse(argv=None):
         help="seed of weights, order and dropout",
     )
 
+    training.add_argument(
+        "--allow-nan",
+        action="store_true",
+        help="go on when the loss is no finite number",
+    )
+
     data = parser.add_argument_group("data")
     add(data, "--dataset", choices=datasets.NAMES, default="cifar10", help="images")
     add(
@@ -177,6 +199,25 @@ def parse(argv=None):
         action="store_true",
         help="write the log alone, and no model.npz",
     )
+    add(
+        output,
+        "--snapshot-interval",
+        type=number(float, 0),
+        default=1.0,
+        metavar="EPOCHS",
+        help="epochs after which a snapshot is taken, again and again; 0: never",
+    )
+    output.add_argument(
+        "--resume",
+        metavar="auto|PATH",
+        help="go on from the last snapshot in the run directory PATH, whose arguments "
+        "hold where no others are given; auto: in the directory that the run would "
+        "have, and if there is none, begin",
+    )
+    if given_only:
+        names = vars(parser.parse_args([]))
+        parser.set_defaults(**dict.fromkeys(names))
+        return parser.parse_args(argv)
     args = parser.parse_args(argv)
     normalization_arguments.check(args)
     return args

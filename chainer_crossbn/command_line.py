@@ -7,6 +7,12 @@ import math
 class UsageError(Exception):
     """What the user asked for can't be done; the message is one line that says why."""
 
+    def __init__(self, message):
+        # What the user gave may hold line breaks, or bytes that are no text.
+        super().__init__(
+            "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message))
+        )
+
 
 class Parser(argparse.ArgumentParser):
     """Raises :class:`UsageError` where argparse would print its usage and exit."""

@@ -71,4 +71,8 @@ class ShareIterator(Iterator):
         self.is_new_epoch = serializer("is_new_epoch", self.is_new_epoch)
         self._position = serializer("position", self._position)
         self._previous_detail = serializer("previous_detail", self._previous_detail)
+        if self._position >= self._used:
+            # On another number of ranks, which leaves out what was left of the epoch.
+            self.epoch += 1
+            self._position = 0
         self._order = self._shuffle()

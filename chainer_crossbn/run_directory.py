@@ -1,40 +1,66 @@
 """The directory of one run.
 
-It has ``args.json``, ``log``, ``model.npz`` and, last of all, ``statistics.json``.
+It has ``args.json``, ``log``, ``snapshots``, ``model.npz`` and, last of all,
+``statistics.json``.
 """
 
+import fcntl
+import itertools
 import json
 import os
-import platform
 import tempfile
 
 import chainer
-import numpy
 
-from chainer_crossbn import __version__
 from chainer_crossbn.command_line import UsageError
+from chainer_crossbn.files import TEMPORARY, replacing
+
+_PROGRAM = "chainer_crossbn"
+_LOCK = ".lock"
+_RECORD_LIMIT = 16 << 20
 
 
-def create(out, name):
-    """Create the directory of a run.
+def path_of(out, name):
+    """Return the path of a run.
 
     Args:
         out (str): Directory that gathers runs.
         name (str): Name of the run.
 
+    Raises:
+        UsageError: If the name is none of a directory.
+    """
+    if name in ("", ".", "..") or os.path.basename(name) != name or "\0" in name:
+        raise UsageError(f"--name {name!r} is not the name of a directory")
+    return os.path.join(out, name)
+
+
+def snapshots_of(path):
+    """Return the directory of a run's snapshots."""
+    return os.path.join(path, "snapshots")
+
+
+def is_finished(path):
+    """Tell whether a run has written all that it writes."""
+    return os.path.isfile(os.path.join(path, "statistics.json"))
+
+
+def create(path):
+    """Create the directory of a run, and keep others from writing into it.
+
+    Args:
+        path (str): Where it is to be.
+
     Returns:
-        str: Path of the new directory.
+        int: A file descriptor; while it is open, :func:`lock` refuses others.
 
     Raises:
         UsageError: If it exists already or can't be written.
     """
-    if name in ("", ".", "..") or os.path.basename(name) != name:
-        raise UsageError(f"--name {name!r} is not the name of a directory")
-    path = os.path.join(out, name)
     if os.path.lexists(path):
         raise UsageError(
             f"{path} exists already, and runs are never overwritten; choose another "
-            "--name or --out, or remove it"
+            "--name or --out, go on with it by --resume auto, or remove it"
         )
     try:
         os.makedirs(path)
@@ -42,7 +68,156 @@ def create(out, name):
         raise UsageError(
             f"can't create {path}: {error.strerror}; choose another --out"
         ) from None
-    return path
+    return lock(path)
+
+
+def lock(path):
+    """Keep other runs from writing into a run directory, as long as this one lives.
+
+    Args:
+        path (str): The run directory.
+
+    Returns:
+        int: A file descriptor that holds the lock while it is open.
+
+    Raises:
+        UsageError: If another run has it, or if it can't be written.
+    """
+    try:
+        descriptor = os.open(
+            os.path.join(path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+        )
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+    except BlockingIOError:
+        raise UsageError(
+            f"{path} is being written by another run; wait for its end, or choose "
+            "another --name or --out"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"can't write into {path}: {error.strerror}") from None
+    return descriptor
+
+
+def create_anew(path):
+    """Create the directory of a run, in place of one that got nowhere if there is one.
+
+    Args:
+        path (str): Where it is to be.
+
+    Returns:
+        tuple: As :func:`create` returns it, and the path to which what was there has
+        been renamed, or None.
+
+    Raises:
+        UsageError: If what is there is no run, or being written, or can't be renamed.
+    """
+    if not os.path.lexists(path):
+        return create(path), None
+    if _holds_nothing(path):
+        return lock(path), None
+    read_arguments(path)
+    descriptor = lock(path)
+    try:
+        aside = next(
+            name
+            for name in (f"{path}.broken-{i}" for i in itertools.count(1))
+            if not os.path.lexists(name)
+        )
+        os.rename(path, aside)
+        return create(path), aside
+    except OSError as error:
+        raise UsageError(f"can't rename {path}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _holds_nothing(path):
+    """Tell whether a directory has no more than what a run begins with."""
+    try:
+        names = os.listdir(path)
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}") from None
+    return all(name == _LOCK or name.startswith(TEMPORARY) for name in names)
+
+
+def check_room(path, size):
+    """Check that a run directory can be written into, and has room.
+
+    Args:
+        path (str): The run directory.
+        size (int): Bytes that are going to be written.
+
+    Raises:
+        UsageError: If not; then nothing is left there.
+    """
+    try:
+        # Without a name it goes with the process, whatever happens.
+        with tempfile.TemporaryFile(dir=path) as file:
+            if size and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise UsageError(
+            f"can't write {size / 1e6:.0f} MB into {path}: {error.strerror}; make "
+            "room, choose another --out, or use --snapshot-interval 0 and --no-model"
+        ) from None
+
+
+def discard(path):
+    """Remove the directory of a run that has not begun."""
+    os.unlink(os.path.join(path, _LOCK))
+    os.rmdir(path)
+
+
+def note_end(path, message):
+    """Note in ``args.json`` how a run has ended before its last epoch.
+
+    Args:
+        path (str): The run directory.
+        message (str): Why it ended.
+    """
+    _write_json(
+        os.path.join(path, "args.json"), {**read_arguments(path), "ended": message}
+    )
+
+
+def read_arguments(path):
+    """Read ``args.json``.
+
+    Args:
+        path (str): Directory of the run.
+
+    Returns:
+        dict: As :func:`write_arguments` wrote it.
+
+    Raises:
+        UsageError: If it is not there, or is something else.
+    """
+    file = os.path.join(path, "args.json")
+    try:
+        with open(file, "rb") as opened:
+            record = json.loads(opened.read(_RECORD_LIMIT))
+        sound = (
+            record["program"] == _PROGRAM
+            and isinstance(record["arguments"], dict)
+            and {"bn", "model", "dataset"} <= set(record["arguments"])
+            and isinstance(record["n_ranks"], int)
+            and isinstance(record["dataset"], dict)
+            and isinstance(record["versions"], dict)
+            and all(isinstance(rank, dict) for rank in record["ranks"])
+        )
+    except OSError as error:
+        raise UsageError(
+            f"{path} is no run to go on with: args.json: {error.strerror}"
+        ) from None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        sound = False
+    if not sound:
+        raise UsageError(f"{path} is no run to go on with: args.json is damaged")
+    return record
 
 
 def write_arguments(path, arguments, details):
@@ -51,19 +226,12 @@ def write_arguments(path, arguments, details):
     Args:
         path (str): Directory of the run.
         arguments (dict): All arguments, defaults filled in.
-        details (dict): What else there is to know of the run, next to the versions.
+        details (dict): What else there is to know of the run.
     """
     content = {
-        "program": "chainer_crossbn",
+        "program": _PROGRAM,
         "arguments": arguments,
         **details,
-        "versions": {
-            "chainer_crossbn": __version__,
-            "python": platform.python_version(),
-            "chainer": chainer.__version__,
-            "numpy": numpy.__version__,
-            **details.get("versions", {}),
-        },
     }
     _write_json(os.path.join(path, "args.json"), content)
 
@@ -93,7 +261,7 @@ def write_profile(path, content):
         f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}"
         for key, value in content.items()
     ]
-    with _replacing(os.path.join(path, "profile.json")) as file:
+    with replacing(os.path.join(path, "profile.json")) as file:
         file.write(("{" + ",\n ".join(lines) + "}\n").encode())
 
 
@@ -104,31 +272,11 @@ def write_model(path, model):
         path (str): Directory of the run.
         model (chainer.Link): The trained model.
     """
-    with _replacing(os.path.join(path, "model.npz")) as file:
+    with replacing(os.path.join(path, "model.npz")) as file:
         # Weights hardly get smaller, and compressing them takes seconds.
         chainer.serializers.save_npz(file, model, compression=False)
 
 
 def _write_json(path, content):
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(json.dumps(content, indent=2).encode() + b"\n")
-
-
-class _replacing:
-    """Opens a temporary file that takes the place of ``path`` when all is written."""
-
-    def __init__(self, path):
-        self._path = path
-
-    def __enter__(self):
-        handle, self._temporary = tempfile.mkstemp(dir=os.path.dirname(self._path))
-        self._file = os.fdopen(handle, "wb")
-        return self._file
-
-    def __exit__(self, kind, value, traceback):
-        self._file.close()
-        if kind is None:
-            os.chmod(self._temporary, 0o644)
-            os.replace(self._temporary, self._path)
-        else:
-            os.unlink(self._temporary)

@@ -1,6 +1,9 @@
 """Build a training run from its arguments, and run it on all ranks."""
 
+import contextlib
+import errno
 import os
+import platform
 import socket
 import sys
 import time
@@ -15,6 +18,7 @@ from chainer.training.extensions import ExponentialShift, LogReport, observe_lr
 from mpi4py import MPI
 
 from chainer_crossbn import (
+    __version__,
     arguments,
     collectives,
     communicators,
@@ -23,18 +27,27 @@ from chainer_crossbn import (
     devices,
     kernels,
     normalization_arguments,
+    ranks,
     run_directory,
+    stop_signals,
 )
 from chainer_crossbn.command_line import UsageError
-from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator
+from chainer_crossbn.ending import Ended
+from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator, Guard
 from chainer_crossbn.iterators import ShareIterator
+from chainer_crossbn.kernels import compilation
 from chainer_crossbn.kernels.memory import keep_freed_memory
 from chainer_crossbn.local_statistics import deviations
 from chainer_crossbn.models import MODELS
 from chainer_crossbn.optimizers import MomentumSGD
 from chainer_crossbn.profiling import Profiler
 from chainer_crossbn.running_statistics import averaged, of_rank_zero
+from chainer_crossbn.snapshots import resumption, state, storage
 from chainer_crossbn.updaters import GlobalUpdater, as_input, prime
+from chainer_crossbn.watchdog import Watchdog
+
+# Disk full, over quota, failing, or gone read-only.
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
 def main(argv=None):
@@ -44,26 +57,40 @@ def main(argv=None):
         argv (list of str or None): Arguments; those of the process by default.
 
     Returns:
-        int: Exit status: 0, or 2 where the user asked for something that can't be done
-        (said in one line on standard error, by rank 0).
+        int: Exit status: 0, 1 where the run failed on all ranks, or 2 where the user
+        asked for something that can't be done (said in one line on standard error, by
+        rank 0).
 
     An error in one rank ends the processes of all ranks with status 1, an interrupt
     with status 130.
     """
     world = MPI.COMM_WORLD
     try:
-        run(argv, world)
+        run(sys.argv[1:] if argv is None else argv, world)
     except UsageError as error:
-        if world.rank == 0:
-            print(f"train_cifar.py: error: {error}", file=sys.stderr, flush=True)
-        # A rank that leaves early may take the others with it before the line is out.
-        world.Barrier()
-        return 2
+        return _end(world, f"error: {error}", 2)
+    except Ended as ended:
+        return _end(world, f"error: {ended}" if ended.status else ended, ended.status)
+    except OSError as error:
+        if error.errno not in _OF_DISKS:
+            _abort(world, traceback.format_exc(), 1)
+        line = f"train_cifar.py: error: can't write {error.filename}: {error.strerror}"
+        _abort(world, f"{line}; make room, and go on with --resume auto\n", 1)
     except KeyboardInterrupt:
         _abort(world, "train_cifar.py: interrupted\n", 130)
     except Exception:
         _abort(world, traceback.format_exc(), 1)
     return 0
+
+
+def _end(world, message, status):
+    """Say why once, where all ranks end alike; return the exit status."""
+    if world.rank == 0:
+        out = sys.stderr if status else sys.stdout
+        print(f"train_cifar.py: {message}", file=out, flush=True)
+    # A rank that leaves early may take the others with it before the line is out.
+    world.Barrier()
+    return status
 
 
 def _abort(world, message, status):
@@ -97,76 +124,177 @@ def run(argv, world):
     """Train a network as a command line says.
 
     Args:
-        argv (list of str or None): Arguments; those of the process by default.
+        argv (list of str): Arguments.
         world (mpi4py.MPI.Comm): All ranks.
 
     Raises:
         UsageError: On all ranks, before anything is written, if it can't be done.
+        Ended: On all ranks, if it ends before its last epoch, or had done so.
     """
-    args = _on_rank_zero(world, lambda: _parse(argv))
-    arguments.complete(args, world.size)
+    ranks.check_alike(world, argv)
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
+    with contextlib.closing(Watchdog(world, node, _time_limit())) as watchdog:
+        _run(argv, world, node, watchdog)
+
+
+def _run(argv, world, node, watchdog):
+    plan = _on_rank_zero(world, lambda: resumption.plan(argv, world.size))
+    if plan.finished:
+        raise Ended(f"{plan.path} is finished already", 0)
+    args = plan.args
     device, reason = devices.choose(args, world, node)
     comm = communicators.create(args.communicator, world)
-    data = _on_rank_zero(world, lambda: _load_data(args))
+    watchdog.at("the reading of the data")
+    data = _on_rank_zero(world, lambda: _load_data(args, watchdog))
     _check_sizes(args, data, world.size)
-    path = _on_rank_zero(world, lambda: run_directory.create(args.out, args.name))
-    cores = devices.count_cores(node)
-    args.threads = args.threads or max(1, cores // node.size)
-    with threadpoolctl.threadpool_limits(args.threads):
-        device.use()
-        details = _describe(data, comm, device, cores)
+    lock = _on_rank_zero(world, lambda: _claim(plan, data))
+    try:
+        args.threads = args.threads or max(1, devices.count_cores(node) // node.size)
+        with threadpoolctl.threadpool_limits(args.threads):
+            _train(plan, data, comm, node, device, reason, watchdog)
+    finally:
+        if world.rank == 0:
+            os.close(lock)
+
+
+def _train(plan, data, comm, node, device, reason, watchdog):
+    """Train in the run directory that is there, and write what comes out."""
+    args, path = plan.args, plan.path
+    device.use()
+    if device.xp is numpy:
+        keep_freed_memory()
+        watchdog.at("the compilation of kernels")
+        _compile_kernels(node, watchdog)
+    watchdog.at("the making of the network")
+    trainer, model = _build(args, data, comm, device, path, watchdog)
+    with stop_signals.noted() as stop_asked:
+        guard = Guard(
+            *(path, comm, args.snapshot_interval, args.allow_nan),
+            *(stop_asked, watchdog.at),
+        )
+        trainer.extend(guard)
+        _on_rank_zero(comm.mpi_comm, lambda: _check_room(plan, model))
+        if plan.record is not None:
+            _restore(plan, trainer, comm, device)
+        details = _describe(data, comm, device, devices.count_cores(node))
         if comm.rank == 0:
             run_directory.write_arguments(path, vars(args), details)
             print(f"device: {details['device']} ({reason})")
             print(f"run: {path}", flush=True)
-        if device.xp is numpy:
-            keep_freed_memory()
-            _compile_kernels(node)
-        trainer, model = _build(args, data, comm, device, path)
-        trainer.run(show_loop_exception_msg=False)
-        if not args.no_model:
-            final = averaged(model, comm)
+        try:
+            trainer.run(show_loop_exception_msg=False)
+            guard.settle()
+        except Ended as ended:
             if comm.rank == 0:
-                run_directory.write_model(path, final)
-        test = _compare_tests(model, data, comm, device)
-        # Last, as it moves the running statistics.
-        layers = deviations(model, _first_batch(args, data, comm, device), comm)
+                run_directory.note_end(path, str(ended))
+            raise
+    watchdog.at("the writing of the results")
+    if not args.no_model:
+        final = averaged(model, comm)
         if comm.rank == 0:
-            run_directory.write_statistics(path, test, layers)
+            run_directory.write_model(path, final)
+    test = _compare_tests(model, data, comm, device)
+    # Last, as it moves the running statistics.
+    layers = deviations(model, _first_batch(args, data, comm, device), comm)
+    if comm.rank == 0:
+        run_directory.write_statistics(path, test, layers)
 
 
-def _parse(argv):
-    args = arguments.parse(argv)
+def _time_limit():
     try:
-        collectives.timeout()
+        return collectives.timeout()
     except ValueError as error:
         raise UsageError(error) from None
-    return args
 
 
-def _compile_kernels(node):
+def _claim(plan, data):
+    """Make the run's directory, or lock the one that is there."""
+    if plan.record is not None:
+        resumption.check_data(plan, data.name, data.checksum)
+        return run_directory.lock(plan.path)
+    if plan.args.resume is None:
+        return run_directory.create(plan.path)
+    lock, aside = run_directory.create_anew(plan.path)
+    if aside is not None:
+        _note(f"what is now {aside} had no snapshot yet; the run begins anew")
+    return lock
+
+
+def _check_room(plan, model):
+    """Check that there is room for what the run will write; else leave no trace."""
+    args = plan.args
+    snapshots = storage.MOST * bool(args.snapshot_interval) * state.size_of(model)
+    result = (not args.no_model) * state.size_of(model) // 2
+    try:
+        run_directory.check_room(plan.path, snapshots + result)
+    except UsageError:
+        if plan.record is None:
+            run_directory.discard(plan.path)
+        raise
+
+
+def _restore(plan, trainer, comm, device):
+    """Go on from the newest snapshot that is whole."""
+    parts = {}
+
+    def read():
+        folder = run_directory.snapshots_of(plan.path)
+        found = storage.read_newest(folder, _note)
+        if found is None:
+            raise UsageError(
+                f"{plan.path} has no snapshot to go on from; begin anew under another "
+                "--name"
+            )
+        parts.update(found[1])
+        return found[0]
+
+    manifest = _on_rank_zero(comm.mpi_comm, read)
+    if not state.restore(parts, trainer, comm):
+        raise UsageError(
+            f"the snapshot of iteration {manifest['iteration']} in {plan.path} is not "
+            "of this network"
+        )
+    if comm.rank == 0:
+        left = resumption.last_seen(plan.record)
+        if left is not None:
+            print(left)
+        versions = _versions(device)
+        for line in resumption.differences(plan.record, manifest, versions, comm.size):
+            _note(line)
+        print(f"goes on after iteration {manifest['iteration']}", flush=True)
+
+
+def _note(line):
+    print(f"train_cifar.py: note: {line}", file=sys.stderr, flush=True)
+
+
+def _compile_kernels(node, watchdog):
     """Compile what is compiled when first called, so that no step is timed with it.
 
     One rank of each node does it first; the others find it on disk.
     """
-    if node.rank == 0:
-        kernels.precompile()
-    node.Barrier()
-    if node.rank:
-        kernels.precompile()
+    with compilation.each_step(watchdog.moves):
+        if node.rank == 0:
+            kernels.precompile()
+        node.Barrier()
+        if node.rank:
+            kernels.precompile()
 
 
-def _load_data(args):
+def _load_data(args, watchdog):
+    def show(line):
+        print(line, file=sys.stderr, flush=True)
+        watchdog.moves()
+
     data = datasets.load(
         args.dataset,
         args.data,
         train_size=args.train_size,
         test_size=args.test_size,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=show,
     )
     for note in data.notes:
-        print(f"train_cifar.py: note: {note}", file=sys.stderr, flush=True)
+        _note(note)
     return data
 
 
@@ -185,7 +313,7 @@ def _check_sizes(args, data, n_ranks):
         )
 
 
-def _build(args, data, comm, device, path):
+def _build(args, data, comm, device, path, watchdog):
     numpy.random.seed(args.seed)
     normalization = normalization_arguments.create(args, comm)
     model = MODELS[args.model](
@@ -218,6 +346,7 @@ def _build(args, data, comm, device, path):
     updater = GlobalUpdater(
         iterator, optimizer, data.train_images, data.train_labels, comm, device
     )
+    updater.note_place = watchdog.at
     trainer = Trainer(updater, (args.epoch, "epoch"), path)
     part = datasets.take_balanced(data.train_labels, args.eval_train, data.n_class)
     sets = {
@@ -226,6 +355,7 @@ def _build(args, data, comm, device, path):
     }
     trainer.extend(EpochStatistics(comm))
     evaluator = GlobalEvaluator(model, sets, comm, device)
+    evaluator.note_place = watchdog.at
     trainer.extend(evaluator)
     if args.profile:
         trainer.extend(Profiler(model, updater, evaluator, comm, device))
@@ -271,13 +401,10 @@ def _compare_tests(model, data, comm, device):
 def _describe(data, comm, device, cores):
     """Gather what ``args.json`` tells of the run besides the arguments."""
     mine = {"rank": comm.rank, "pid": os.getpid(), "host": socket.gethostname()}
-    ranks = comm.gather_obj(mine)
-    versions = {"mpi": MPI.Get_library_version().strip().splitlines()[0]}
-    if device.xp is not numpy:
-        versions["cupy"] = device.xp.__version__
+    all_ranks = comm.gather_obj(mine)
     return {
         "n_ranks": comm.size,
-        "ranks": ranks,
+        "ranks": all_ranks,
         "cores": cores,  # of rank 0's node
         "device": "CPU" if device.xp is numpy else "GPU",
         "dataset": {
@@ -286,5 +413,18 @@ def _describe(data, comm, device, cores):
             "train": len(data.train_labels),
             "test": len(data.test_labels),
         },
-        "versions": versions,
+        "versions": _versions(device),
     }
+
+
+def _versions(device):
+    versions = {
+        "chainer_crossbn": __version__,
+        "python": platform.python_version(),
+        "chainer": chainer.__version__,
+        "numpy": numpy.__version__,
+        "mpi": MPI.Get_library_version().strip().splitlines()[0],
+    }
+    if device.xp is not numpy:
+        versions["cupy"] = device.xp.__version__
+    return versions

@@ -1,12 +1,15 @@
 """One training step over all ranks."""
 
 import contextlib
+import math
 import time
 
 import chainer
 import chainer.functions as F
 import numpy
 from chainer.training.updaters import StandardUpdater
+
+from chainer_crossbn import not_finite
 
 
 def as_input(images, device):
@@ -61,6 +64,9 @@ class GlobalUpdater(StandardUpdater):
         phases (tuple): When the parts of the last step began, and when it ended, in
             seconds of :func:`time.perf_counter`: data, forward, backward, update (the
             all-reduce of the gradients included) and the sums.
+        not_finite (str or None): Where the loss was first no finite number: the
+            iteration and the layer.
+        note_place (callable): Told in words what comes next.
     """
 
     def __init__(self, iterator, optimizer, images, labels, comm, device):
@@ -69,6 +75,8 @@ class GlobalUpdater(StandardUpdater):
         self.train_time = 0.0
         self.context = contextlib.nullcontext()
         self.phases = (0.0,) * 6
+        self.not_finite = None
+        self.note_place = lambda place: None
         self._images = images
         self._labels = labels
         self._comm = comm
@@ -79,6 +87,8 @@ class GlobalUpdater(StandardUpdater):
 
     def _make_step(self):
         started = time.perf_counter()
+        number = self.iteration + 1
+        self.note_place(f"the forward and backward pass of iteration {number}")
         indices, global_size = next(self.get_iterator("main"))
         optimizer = self.get_optimizer("main")
         model = optimizer.target
@@ -96,9 +106,14 @@ class GlobalUpdater(StandardUpdater):
             if parameter.grad is not None and not parameter.grad.flags.c_contiguous:
                 parameter.grad = parameter.xp.ascontiguousarray(parameter.grad)
         differentiated = time.perf_counter()
+        self.note_place(f"the gradients of iteration {number}")
         optimizer.update()
         updated = time.perf_counter()
-        self.sums += batch_sums(logits, loss, labels)
+        sums = batch_sums(logits, loss, labels)
+        self.sums += sums
+        if self.not_finite is None and not math.isfinite(sums[0]):
+            layer = not_finite.origin(loss, model)
+            self.not_finite = f"in iteration {number}, first behind {layer}"
         ended = time.perf_counter()
         self.train_time += ended - started
         self.phases = (started, loaded, computed, differentiated, updated, ended)
@@ -127,12 +142,21 @@ def prime(optimizer, comm):
     model = optimizer.target
     # In place, one by one: they may fill half of the memory.
     comm.bcast_data(model)
-    rest = None
-    if comm.rank == 0:
-        serializer = chainer.serializers.DictionarySerializer()
-        serializer.save(model)
-        names = {name[1:] for name, _ in model.namedparams()}
-        rest = {k: v for k, v in serializer.target.items() if k not in names}
-    rest = comm.bcast_obj(rest)
+    rest = comm.bcast_obj(persistent_values(model) if comm.rank == 0 else None)
     chainer.serializers.NpzDeserializer(rest, strict=False).load(model)
     optimizer.is_changed(model)
+
+
+def persistent_values(model):
+    """Return what a model keeps besides its parameters, such as running statistics.
+
+    Args:
+        model (chainer.Link): Any model.
+
+    Returns:
+        dict: From the name that serializers use to an array on the CPU.
+    """
+    serializer = chainer.serializers.DictionarySerializer()
+    serializer.save(model)
+    parameters = {name[1:] for name, _ in model.namedparams()}
+    return {k: v for k, v in serializer.target.items() if k not in parameters}

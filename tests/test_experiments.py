@@ -37,7 +37,7 @@ import json, os, sys, time
 given = iter(sys.argv[1:])
 arguments = {{"data": "/home/somebody/cifar"}}
 for word in given:
-    if word not in ("--no-model", "--profile"):
+    if word not in ("--no-model", "--profile", "--allow-nan"):
         value = next(given)
         name = word[2:].replace("-", "_")
         try:
@@ -349,7 +349,7 @@ def test_smoke(out):
     for job in plan:
         assert records.state(job, out) == records.FINISHED, job.name
     # Nothing else is kept of them.
-    kept = {"args.json", "log", "profile.json", STATISTICS}
+    kept = {".lock", "args.json", "log", "profile.json", STATISTICS}
     assert {p.name for p in out.glob("*-s0/*")} == kept
     assert not list(out.glob("*-rate-x2-s0/profile.json"))
     text = (out / "REPRODUCTION.md").read_text()

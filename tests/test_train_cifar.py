@@ -35,6 +35,10 @@ def read(run):
     return record, log, arrays
 
 
+def contents(run):
+    return {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
 def but_times(log):
     return [{k: v for k, v in entry.items() if k not in TIMES} for entry in log]
 
@@ -51,7 +55,7 @@ def test_run_directory(two_ranks):
     out, _ = two_ranks
     assert os.listdir(out) == ["vgg16-multigpu-b4-r2-s0"]
     run = out / "vgg16-multigpu-b4-r2-s0"
-    names = ["args.json", "log", "model.npz", "statistics.json"]
+    names = [".lock", "args.json", "log", "model.npz", "snapshots", "statistics.json"]
     assert sorted(os.listdir(run)) == names
     record, log, arrays = read(run)
     assert {
@@ -160,10 +164,10 @@ def test_a_seed_gives_the_same_again(two_ranks, tmp_path):
 def test_a_run_is_never_overwritten(two_ranks):
     out, _ = two_ranks
     run = out / "vgg16-multigpu-b4-r2-s0"
-    before = {path: path.read_bytes() for path in run.iterdir()}
+    before = contents(run)
     done = train(3, *SMALL, *SYNTHETIC, "--out", out, "--name", run.name)
     assert_refused(done, "exists already")
-    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    assert contents(run) == before
 
 
 @pytest.mark.parametrize(
@@ -212,7 +216,14 @@ def test_images_left_out_are_counted(tmp_path):
 def test_no_model(tmp_path):
     done = train(1, *SMALL, *SYNTHETIC, "--out", tmp_path, "--no-model", "--name", "x")
     assert done.returncode == 0, done.stderr
-    assert sorted(os.listdir(tmp_path / "x")) == ["args.json", "log", "statistics.json"]
+    assert not (tmp_path / "x" / "model.npz").exists()
+
+
+def test_no_snapshots(tmp_path):
+    flags = ("--out", tmp_path, "--name", "x", "--snapshot-interval", 0)
+    done = train(1, *SMALL, *SYNTHETIC, *flags)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "x" / "snapshots").exists()
 
 
 def test_learning_rate_is_halved(tmp_path):

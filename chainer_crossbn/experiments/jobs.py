@@ -59,7 +59,8 @@ class Job:
         flags += [("out", directory.parent), ("name", directory.name)]
         for flag, value in flags:
             words += [f"--{flag}", str(value)]
-        words.append("--no-model")
+        # That a network diverges is a result, too.
+        words += ["--no-model", "--snapshot-interval", "0", "--allow-nan"]
         return [*words, "--profile"] if self.profiled else words
 
 

@@ -40,12 +40,15 @@ class GlobalEvaluator(extension.Extension):
         self._comm = comm
         self._device = device
         self.seconds = 0.0
+        self.note_place = lambda place: None
 
     def __call__(self, trainer=None):
         started = time.perf_counter()
+        self.note_place("the evaluation")
         model = averaged(self._model, self._comm)
         with chainer.using_config("train", False), chainer.no_backprop_mode():
             local = [self._sums(model, *pair) for pair in self._sets.values()]
+        self.note_place("the sums of the evaluation")
         total = self._comm.allreduce(numpy.array(local))
         observation = {}
         for name, (loss, correct, n) in zip(self._sets, total):

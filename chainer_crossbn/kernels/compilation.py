@@ -1,6 +1,9 @@
 """How the kernels for CPUs are compiled."""
 
+import contextlib
+
 import numba
+from numba.core import event
 
 # Sums may be taken in another order and products contracted; NaN and Inf are kept.
 REORDERED = {"reassoc", "contract", "nsz", "arcp"}
@@ -21,3 +24,22 @@ def compiled(fastmath):
             return numba.njit(**options)(function)
 
     return decorate
+
+
+@contextlib.contextmanager
+def each_step(call):
+    """Have a function called at each step of a compilation, of which none takes long.
+
+    Args:
+        call (callable): Takes nothing.
+    """
+
+    class Steps(event.Listener):
+        def on_start(self, event):
+            call()
+
+        def on_end(self, event):
+            call()
+
+    with event.install_listener("numba:run_pass", Steps()):
+        yield

@@ -1,0 +1,141 @@
+"""Names the rank that all others wait for, and ends a run that would wait for ever.
+
+MPI's collectives wait without a limit. So each rank notes the places that it comes to,
+in memory that the ranks of a machine share, which takes microseconds and no message; a
+thread looks once a second. All ranks come to the same places in the same order, so
+whoever is behind is the one that is waited for, be it stopped, hung or gone astray.
+"""
+
+import contextlib
+import mmap
+import os
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+
+_CELL = struct.Struct("=Qdq160p")  # places so far, when it came there, PID, the place
+_LOOK_SECONDS = 1.0
+# The collectives of batch normalization, which tell the layer, speak first.
+_GRACE_SECONDS = 5.0
+# Then, in turn, ranks that are not behind, and those that may not know who is.
+_TURN_SECONDS = 0.5
+_ELSEWHERE_SECONDS = 2.0
+_LAST_WORDS_SECONDS = 0.5
+
+
+class Watchdog:
+    """Watches over the ranks of a machine; all ranks make and close it together.
+
+    Args:
+        world (mpi4py.MPI.Comm): All ranks.
+        node (mpi4py.MPI.Comm): Those on this machine.
+        limit (float): Seconds for which a rank may be waited for.
+    """
+
+    def __init__(self, world, node, limit):
+        self._rank = world.rank
+        self._index = node.rank
+        self._ranks = node.allgather(world.rank)
+        self._alone = node.size == world.size
+        self._limit = limit
+        self._count = 0
+        self._place = b""
+        self._table = _shared_memory(node, (node.size + 1) * _CELL.size)
+        # Killed with its launcher, or by hand, a rank alone is nobody's orphan.
+        self._parent = os.getppid() if world.size > 1 else None
+        self._closed = threading.Event()
+        self.at("the start")
+        node.Barrier()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def at(self, place):
+        """Note that this rank has come to a place, as all others will or have.
+
+        Args:
+            place (str): What goes on there.
+        """
+        self._count += 1
+        self._place = place.encode()
+        self.moves()
+
+    def moves(self):
+        """Note that this rank has not come farther, but is getting on."""
+        _CELL.pack_into(
+            *(self._table, self._index * _CELL.size, self._count),
+            *(time.monotonic(), os.getpid(), self._place),
+        )
+
+    def close(self):
+        """Watch no more."""
+        self._closed.set()
+
+    def _watch(self):
+        while not self._closed.wait(_LOOK_SECONDS):
+            if self._parent is not None and os.getppid() != self._parent:
+                # Nobody is left to end it, or to hear why.
+                os._exit(1)
+            self._look()
+
+    def _look(self):
+        now = time.monotonic()
+        cells = [
+            _CELL.unpack_from(self._table, index * _CELL.size)
+            for index in range(len(self._ranks))
+        ]
+        last = min(count for count, *_ in cells)
+        behind = [i for i, (count, *_) in enumerate(cells) if count == last]
+        all_alike = len(behind) == len(cells)
+        patience = self._limit + _GRACE_SECONDS + _TURN_SECONDS * self._index
+        if all_alike and not self._alone:
+            patience += _ELSEWHERE_SECONDS
+        mine, slowest = cells[self._index][1], max(cells[i][1] for i in behind)
+        if now - mine < patience or now - slowest < patience:
+            return
+        if not self._table[-1]:  # else another has said it
+            self._table[-1] = 1
+            print(self._tell(cells, behind, now), file=sys.stderr, flush=True)
+            time.sleep(_LAST_WORDS_SECONDS)
+            # One that is stopped outlives what else a launcher does to it.
+            for _, _, pid, _ in cells:
+                if pid != os.getpid():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            os._exit(1)
+
+    def _tell(self, cells, behind, now):
+        host = socket.gethostname()
+        told = [
+            f"rank {self._ranks[i]} (PID {pid} on {host}) has been at "
+            f"{place.decode(errors='replace')} for {now - since:.0f} s"
+            for i, (_, since, pid, place) in enumerate(cells)
+            if i in behind
+        ]
+        if len(behind) < len(cells):
+            farthest = max(cells)[3].decode(errors="replace")
+            told.append(f"the others wait at {farthest}")
+        return (
+            f"train_cifar.py: error: no progress for {self._limit:g} s "
+            f"(CHAINER_CROSSBN_TIMEOUT): {'; '.join(told)}"
+        )
+
+
+def _shared_memory(node, size):
+    """Return zeros that the ranks of a machine share, and that go with the last one."""
+    name = None
+    if node.rank == 0:
+        folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        handle, name = tempfile.mkstemp(prefix="chainer_crossbn-", dir=folder)
+        os.ftruncate(handle, size)
+    name = node.bcast(name)
+    if node.rank:
+        handle = os.open(name, os.O_RDWR)
+    node.Barrier()
+    if node.rank == 0:
+        os.unlink(name)
+    memory = mmap.mmap(handle, size)
+    os.close(handle)
+    return memory
