@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy
 from chainer import backend
 
-from chainer_crossbn.kernels import cpu
+from chainer_crossbn import kernels
 
 DEFAULT_TIMEOUT = 300.0
 
@@ -71,7 +71,7 @@ def merge_moments(comm, count, mean, m2, layer):
     """Merge the moments of the mini-batches of all ranks of a communicator.
 
     Where the communicator has an ``mpi_comm``, pairs are merged inside the all-reduce
-    (:func:`chainer_crossbn.kernels.cpu.merge`), and the relative error of ``m2`` is
+    (:func:`chainer_crossbn.kernels.gpu.merge`), and the relative error of ``m2`` is
     some 1e-16 * mean / std. Of any other, ``allreduce`` sums
     ``[n, n * mean, m2 + n * mean**2]``, with an error of some 1e-16 * (mean / std)**2.
 
@@ -150,7 +150,7 @@ def timeout():
 
 
 # Lets a rank that shares the core run.
-_yield_core = getattr(os, "sched_yield", lambda: time.sleep(0))
+yield_core = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 def _tagged(number, vector):
@@ -186,8 +186,10 @@ def _merging():
     """Return the MPI operation that adds tags and merges the moments behind them."""
     from mpi4py import MPI
 
+    merge_moments = kernels.of(numpy.empty(0)).merge
+
     def merge(a, b, datatype):
-        cpu.merge(numpy.frombuffer(a), numpy.frombuffer(b), 2)
+        merge_moments(numpy.frombuffer(a), numpy.frombuffer(b), 2)
 
     # It does commute, but then Open MPI 5 may pass parts around in a ring, which
     # crashes it where one datum is the whole vector.
@@ -359,7 +361,7 @@ class _MPIChannel:
                     self._fail(place)
                 if time.monotonic() > deadline:
                     self._fail(place)
-            _yield_core()
+            yield_core()
 
     def _fail(self, place):
         """Tell where this rank is, hear where the others are, and raise an error."""

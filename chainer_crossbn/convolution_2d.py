@@ -7,8 +7,7 @@ import numpy
 from chainer import function_node
 from chainer.utils import type_check
 
-from chainer_crossbn import gradients
-from chainer_crossbn.kernels import columns, winograd
+from chainer_crossbn import gradients, kernels
 
 
 def _pair(value):
@@ -25,22 +24,26 @@ class _Kernels:
             (3, 3),
             (1, 1),
             (1, 1),
-        ) and winograd.pays(x_shape, w_shape)
+        ) and kernels.winograd.pays(x_shape, w_shape)
 
     def forward(self, x, w, bias):
         if self._by_winograd:
-            return winograd.convolve(x, w, bias)
-        return columns.convolve(x, w, bias, self._stride, self._pad)
+            return kernels.winograd.convolve(x, w, bias)
+        return kernels.columns.convolve(x, w, bias, self._stride, self._pad)
 
     def gradient_of_input(self, gy, w, x_shape):
         if self._by_winograd:
-            return winograd.gradient_of_input(gy, w)
-        return columns.gradient_of_input(gy, w, x_shape, self._stride, self._pad)
+            return kernels.winograd.gradient_of_input(gy, w)
+        return kernels.columns.gradient_of_input(
+            gy, w, x_shape, self._stride, self._pad
+        )
 
     def gradient_of_filters(self, x, gy, w_shape):
         if self._by_winograd:
-            return winograd.gradient_of_filters(x, gy)
-        return columns.gradient_of_filters(x, gy, w_shape, self._stride, self._pad)
+            return kernels.winograd.gradient_of_filters(x, gy)
+        return kernels.columns.gradient_of_filters(
+            x, gy, w_shape, self._stride, self._pad
+        )
 
 
 class _Convolution2D(function_node.FunctionNode):
@@ -133,7 +136,7 @@ def convolution_2d(x, W, b=None, stride=1, pad=0):
         Variable: Shape (N, K, (H + 2 pad - kh) // stride + 1, ...).
     """
     array = x.array if isinstance(x, chainer.Variable) else x
-    if not isinstance(array, numpy.ndarray) or array.dtype.char not in "fd":
+    if not kernels.are_compiled_for(array):
         return F.convolution_2d(x, W, b, stride, pad)
     inputs = (x, W) if b is None else (x, W, b)
     return _Convolution2D(_pair(stride), _pair(pad)).apply(inputs)[0]

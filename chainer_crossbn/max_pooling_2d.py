@@ -6,8 +6,7 @@ import numpy
 from chainer import function_node
 from chainer.utils import type_check
 
-from chainer_crossbn import gradients
-from chainer_crossbn.kernels import pooling
+from chainer_crossbn import gradients, kernels
 
 
 class _MaxPooling2D(function_node.FunctionNode):
@@ -20,7 +19,7 @@ class _MaxPooling2D(function_node.FunctionNode):
     def forward(self, inputs):
         (x,) = inputs
         self._shape = x.shape
-        y, self._places = pooling.pool(x, self._size)
+        y, self._places = kernels.pooling.pool(x, self._size)
         return (y,)
 
     def backward(self, indexes, grad_outputs):
@@ -37,7 +36,8 @@ class _Spread(function_node.FunctionNode):
         self._shape = shape
 
     def forward(self, inputs):
-        return (pooling.spread(inputs[0], self._places, self._size, self._shape),)
+        (gy,) = inputs
+        return (kernels.pooling.spread(gy, self._places, self._size, self._shape),)
 
     def backward(self, indexes, grad_outputs):
         (ggx,) = grad_outputs
@@ -66,6 +66,6 @@ def max_pooling_2d(x, size):
         Variable: Shape (N, C, ceil(H / size), ceil(W / size)).
     """
     array = x.array if isinstance(x, chainer.Variable) else x
-    if not isinstance(array, numpy.ndarray) or array.dtype.char not in "fd":
+    if not kernels.are_compiled_for(array):
         return F.max_pooling_2d(x, size)
     return _MaxPooling2D(size).apply((x,))[0]

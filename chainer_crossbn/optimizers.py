@@ -1,10 +1,9 @@
 """Optimizers that are fast on CPUs."""
 
 import chainer
-import numpy
 from chainer.optimizers.momentum_sgd import MomentumSGDRule
 
-from chainer_crossbn.kernels import update
+from chainer_crossbn import kernels
 
 
 class MomentumSGD(chainer.optimizers.MomentumSGD):
@@ -38,7 +37,7 @@ class _Rule(MomentumSGDRule):
         arrays = param.array, param.grad, self.state["v"]
         if param.grad is not None and all(_fits(v, arrays[0]) for v in arrays):
             rates = self.hyperparam.lr, self.hyperparam.momentum, self._weight_decay
-            update.momentum_sgd(*arrays, *rates)
+            kernels.update.momentum_sgd(*arrays, *rates)
             return
         if param.grad is not None and self._weight_decay:
             param.grad += self._weight_decay * param.array
@@ -47,8 +46,7 @@ class _Rule(MomentumSGDRule):
 
 def _fits(array, like):
     return (
-        isinstance(array, numpy.ndarray)
+        kernels.are_compiled_for(array)
         and array.dtype == like.dtype
-        and array.dtype.char in "fd"
         and array.flags.c_contiguous
     )

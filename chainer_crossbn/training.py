@@ -176,7 +176,7 @@ def _train(plan, data, comm, node, device, reason, watchdog):
         _on_rank_zero(comm.mpi_comm, lambda: _check_room(plan, model))
         if plan.record is not None:
             _restore(plan, trainer, comm, device)
-        details = _describe(data, comm, device)
+        details = _describe(data, comm, device, devices.count_cores(node))
         if comm.rank == 0:
             run_directory.write_arguments(path, vars(args), details)
             print(f"device: {details['device']} ({reason})")
@@ -398,13 +398,14 @@ def _compare_tests(model, data, comm, device):
     return found
 
 
-def _describe(data, comm, device):
+def _describe(data, comm, device, cores):
     """Gather what ``args.json`` tells of the run besides the arguments."""
     mine = {"rank": comm.rank, "pid": os.getpid(), "host": socket.gethostname()}
     all_ranks = comm.gather_obj(mine)
     return {
         "n_ranks": comm.size,
         "ranks": all_ranks,
+        "cores": cores,  # of rank 0's node
         "device": "CPU" if device.xp is numpy else "GPU",
         "dataset": {
             "name": data.name,

@@ -37,7 +37,7 @@ import json, os, sys, time
 given = iter(sys.argv[1:])
 arguments = {{"data": "/home/somebody/cifar"}}
 for word in given:
-    if word != "--no-model":
+    if word not in ("--no-model", "--profile", "--allow-nan"):
         value = next(given)
         name = word[2:].replace("-", "_")
         try:
@@ -157,7 +157,9 @@ def test_list(out, capsys):
     assert main(out, "--list") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("scale smoke, ")
-    assert [line.split()[0] for line in lines[1:]] == ["search", *EXPERIMENTS, "(all)"]
+    assert [line.split()[0] for line in lines[1:]] == [
+        *("search", *EXPERIMENTS, "scaling", "(all)"),
+    ]
     assert all("left" in line for line in lines[1:])
     assert not out.exists()
 
@@ -347,10 +349,15 @@ def test_smoke(out):
     for job in plan:
         assert records.state(job, out) == records.FINISHED, job.name
     # Nothing else is kept of them.
-    names = {".lock", "args.json", "log", STATISTICS}
-    assert {p.name for p in out.glob("*-s0/*")} == names
+    kept = {".lock", "args.json", "log", "profile.json", STATISTICS}
+    assert {p.name for p in out.glob("*-s0/*")} == kept
+    assert not list(out.glob("*-rate-x2-s0/profile.json"))
     text = (out / "REPRODUCTION.md").read_text()
-    assert len(list((out / "figures").iterdir())) == text.count("![") == 9
+    # One more is of the model of the time of an iteration.
+    assert len(list((out / "figures").iterdir())) + 1 == text.count("![") == 14
+    for path in re.findall(r"\]\((\S+)\)", text):
+        assert (out / path).is_file(), path
+    assert "| 7 |" in text and "not run: scaling" not in text
 
 
 # The search

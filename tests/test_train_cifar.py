@@ -64,6 +64,7 @@ def test_run_directory(two_ranks):
         **{"communicator": "host", "seed": 0, "eval_train": 21},
     }.items() <= record["arguments"].items()
     assert record["arguments"]["threads"] >= 1
+    assert 1 <= record["cores"] <= os.cpu_count()
     assert [rank["rank"] for rank in record["ranks"]] == [0, 1]
     assert len({rank["pid"] for rank in record["ranks"]}) == 2
     assert all(rank["host"] for rank in record["ranks"])

@@ -10,6 +10,7 @@ from chainer_crossbn.experiments import (
     records,
     report,
     runner,
+    scaling_runs,
     scripts,
     search,
 )
@@ -37,6 +38,8 @@ def main(argv=None):
     except runner.Stopped as stopped:
         print(f"{_PROGRAM}: stopped; the same command goes on", file=sys.stderr)
         return 128 + stopped.signum
+    except KeyboardInterrupt:  # while no run is being made
+        return 130
     except BrokenPipeError:
         # The reader has seen enough; Python flushes once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -144,21 +147,19 @@ def _run(args):
 
 def _planned(scale, args):
     """Return the runs that the user asks for."""
-    all_of_them = experiments(scale)
-    if args.only is None:
-        chosen = all_of_them
-    elif search.NAME in args.only:
-        if args.only != [search.NAME]:
+    known = [*(experiment.name for experiment in experiments(scale)), scaling_runs.NAME]
+    wanted = known if args.only is None else args.only
+    if search.NAME in wanted:
+        if wanted != [search.NAME]:
             raise UsageError(f"--only {search.NAME} goes alone, and first")
         return search.planned(scale)
-    else:
-        known = {experiment.name: experiment for experiment in all_of_them}
-        for name in args.only:
-            if name not in known:
-                names = ", ".join([*known, search.NAME])
-                raise UsageError(f"--only: no experiment {name!r}; there are {names}")
-        chosen = [e for e in all_of_them if e.name in args.only]
-    return jobs.planned(chosen, scale, search.chosen(args.out), args.seeds)
+    for name in wanted:
+        if name not in known:
+            names = ", ".join([*known, search.NAME])
+            raise UsageError(f"--only: no experiment {name!r}; there are {names}")
+    chosen = [e for e in experiments(scale) if e.name in wanted]
+    plan = jobs.planned(chosen, scale, search.chosen(args.out), args.seeds)
+    return plan + (scaling_runs.planned(scale) if scaling_runs.NAME in wanted else [])
 
 
 def _list(scale, args):
@@ -168,7 +169,9 @@ def _list(scale, args):
     for experiment in experiments(scale):
         plan = jobs.planned([experiment], scale, rule, args.seeds)
         plans.append((experiment.name, experiment.title, plan))
-    whole = jobs.planned(experiments(scale), scale, rule, args.seeds)
+    timed = scaling_runs.planned(scale)
+    plans.append((scaling_runs.NAME, scaling_runs.TITLE, timed))
+    whole = jobs.planned(experiments(scale), scale, rule, args.seeds) + timed
     plans.append(("(all)", "All but the search, shared runs once", whole))
     for name, title, plan in plans:
         left = [j for j in plan if records.state(j, args.out) != records.FINISHED]

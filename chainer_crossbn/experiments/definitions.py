@@ -61,6 +61,7 @@ class Scale:
         rates (tuple of float): Learning rates tried, as multiples of the rule's.
         layers (tuple of int): How many of the 13 normalizations the front has.
         search (tuple): Triples of batch size, networks and epochs of the search.
+        scaling (tuple): Numbers of ranks, and batch sizes, whose iterations are timed.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Scale:
     rates: tuple
     layers: tuple
     search: tuple
+    scaling: tuple
 
 
 _NETWORKS = ("none", "normal", "multigpu")
@@ -100,6 +102,7 @@ SCALES = {
             rates=(0.25, 0.5, 1, 2, 4, 8),
             layers=(4, 9),
             search=((64, _NETWORKS, 12), (2, _NORMALIZED, 4)),
+            scaling=((1, 2, 4, 8), (2, 8, 32, 64)),
         ),
         Scale(
             name="laptop",
@@ -116,6 +119,7 @@ SCALES = {
             rates=(0.25, 0.5, 1, 2, 4, 8),
             layers=(6,),
             search=((64, _NETWORKS, 12), (2, _NORMALIZED, 2)),
+            scaling=((1, 2, 4, 8), (2, 8, 32, 64)),
         ),
         Scale(
             name="smoke",
@@ -132,6 +136,7 @@ SCALES = {
             rates=(1, 2),
             layers=(6,),
             search=((64, _NETWORKS, 1), (2, _NORMALIZED, 1)),
+            scaling=((2,), (2, 4)),
         ),
     )
 }

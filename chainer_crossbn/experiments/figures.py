@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from chainer_crossbn.experiments import profiled
 from chainer_crossbn.experiments.definitions import Setting, experiments
 from chainer_crossbn.experiments.results import deviations
 from chainer_crossbn.experiments.tables import seconds_per_image
@@ -48,7 +49,7 @@ def draw(results):
         if results.runs(by_name[name].settings):
             runs = results.runs((*others, *by_name[name].settings))
             drawn[name] = bars.finals(group_runs(runs), by_name[name].title)
-    return drawn
+    return {**drawn, **profiled.draw(results)}
 
 
 def _at(batch):

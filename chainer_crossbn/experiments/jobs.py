@@ -9,6 +9,10 @@ from pathlib import Path
 
 from chainer_crossbn.experiments import definitions
 
+# The first epoch warms up, and is left out.
+_TIMED_EPOCHS = 3
+_LEAST_IMAGES = 20
+
 _SCRIPT = Path(__file__).resolve().parents[2] / "train_cifar.py"
 
 
@@ -23,6 +27,7 @@ class Job:
         flags (tuple): Pairs of a flag, less its dashes, and its value: all that
             distinguishes the run, neither its place nor that of the data.
         seed (int): Seed.
+        profiled (bool): Whether to write where its time goes.
     """
 
     name: str
@@ -30,6 +35,7 @@ class Job:
     ranks: int
     flags: tuple
     seed: int
+    profiled: bool = False
 
     def directory(self, out):
         """Return the run directory below ``out``."""
@@ -47,13 +53,15 @@ class Job:
         """
         words = [_mpiexec(), "-n", str(self.ranks), sys.executable, _script()]
         flags = [*self.flags]
-        if data is not None:
+        if data is not None and ("dataset", "synthetic") not in flags:
             flags.append(("data", data))
         directory = self.directory(out)
         flags += [("out", directory.parent), ("name", directory.name)]
         for flag, value in flags:
             words += [f"--{flag}", str(value)]
-        return [*words, "--no-model", "--snapshot-interval", "0"]
+        # That a network diverges is a result, too.
+        words += ["--no-model", "--snapshot-interval", "0", "--allow-nan"]
+        return [*words, "--profile"] if self.profiled else words
 
 
 def of(setting, scale, rule, seed):
@@ -67,7 +75,9 @@ def of(setting, scale, rule, seed):
     """
     rate = setting.rate * rule.rate(setting.batch * scale.ranks)
     name = f"{words(setting)}-s{seed}"
-    return _job(name, setting, scale, scale.epochs, rule.init, rate, seed)
+    # Once a network and batch size: profiles are large, and take up to a fiftieth.
+    profiled = seed == 0 and setting.rate == 1
+    return _job(name, setting, scale, scale.epochs, rule.init, rate, seed, profiled)
 
 
 def of_search(setting, scale, epochs, rule):
@@ -75,6 +85,26 @@ def of_search(setting, scale, epochs, rule):
     rate = rule.rate(setting.batch * scale.ranks)
     name = f"search/{words(setting)}-{rule.init}-lr{rate:g}"
     return _job(name, setting, scale, epochs, rule.init, rate, seed=0)
+
+
+def of_scaling(setting, scale, ranks):
+    """Return a short run that tells where the time of an iteration goes."""
+    steps = max(12, 240 // setting.batch)  # of an epoch; small ones scatter more
+    flags = {
+        "bn": setting.bn,
+        "batchsize": setting.batch,
+        "width": scale.width,
+        "fc-units": scale.fc_units,
+        "epoch": _TIMED_EPOCHS,
+        "seed": 0,
+        "threads": 1,
+        "dataset": "synthetic",
+        "train-size": steps * setting.batch * ranks,
+        "test-size": _LEAST_IMAGES,
+        "eval-train": _LEAST_IMAGES,
+    }
+    name = f"scaling/{words(setting)}-r{ranks}"
+    return Job(name, setting, ranks, tuple(flags.items()), seed=0, profiled=True)
 
 
 def words(setting):
@@ -120,7 +150,7 @@ def quoted(command):
     return " ".join(shlex.quote(word) for word in command)
 
 
-def _job(name, setting, scale, epochs, init, rate, seed):
+def _job(name, setting, scale, epochs, init, rate, seed, profiled=False):
     flags = [
         ("bn", setting.bn),
         *setting.options,
@@ -137,7 +167,7 @@ def _job(name, setting, scale, epochs, init, rate, seed):
         ("test-size", scale.test_size),
     ]
     kept = tuple((flag, value) for flag, value in flags if value is not None)
-    return Job(name, setting, scale.ranks, kept, seed)
+    return Job(name, setting, scale.ranks, kept, seed, profiled)
 
 
 def _mpiexec():

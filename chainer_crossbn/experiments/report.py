@@ -9,14 +9,16 @@ from chainer_crossbn.experiments import (
     costs,
     figures,
     machine,
+    profiled,
     records,
     results,
+    scaling_runs,
     search,
     tables,
 )
 from chainer_crossbn.experiments.claims import CLAIMS
 from chainer_crossbn.experiments.definitions import experiments
-from chainer_crossbn.plotting import files, style
+from chainer_crossbn.plotting import files, networks, style
 
 NAME = "REPRODUCTION.md"
 _NOTES = "notes.md"
@@ -59,23 +61,24 @@ def write(scale, out, path=None):
     runs = found.runs(settings)
     if not runs:
         raise UsageError(f"no finished run of scale {scale.name} in {out}")
-    if path.exists() and not path.read_text().startswith(_SIGNATURE):
-        raise UsageError(f"{path} is not a report of this program; move it away")
     folder = Path(out, "figures")
     try:
+        if path.exists() and not path.read_bytes().startswith(_SIGNATURE.encode()):
+            raise UsageError(f"{path} is not a report of this program; move it away")
         with style.applied():
             drawn = figures.draw(found)
             files.write(list(drawn.items()), folder, suffixes=("png",))
         shown = {
             name: os.path.relpath(folder / f"{name}.png", path.parent) for name in drawn
         }
-        path.write_text(_SIGNATURE + _text(found, runs, shown), encoding="utf-8")
+        text = _SIGNATURE + _text(found, runs, shown, path.parent)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"can't write the report: {error}") from None
+        raise UsageError(f"can't write {path}: {error.strerror}") from None
     return path
 
 
-def _text(found, runs, shown):
+def _text(found, runs, shown, parent):
     template = Template(Path(__file__).with_name("template.md").read_text("utf-8"))
     scale, out = found.scale, found.out
     judged = [(claim, claim.judged(found)) for claim in CLAIMS]
@@ -94,6 +97,8 @@ def _text(found, runs, shown):
         judgements="\n\n".join(_judgement(*pair) for pair in judged),
         notes=notes.read_text("utf-8").strip() + "\n\n" if notes.exists() else "",
         experiments="\n\n".join(_experiments(found, shown)),
+        profile=_profile(found, shown),
+        scaling=_scaling(found, parent),
         rule=found.rule,
         search=_search(outcome),
         n_runs=len(runs),
@@ -144,6 +149,40 @@ def _experiments(found, shown):
         if name == "sweep" and "deviations" in shown:
             parts.append(f"![Local statistics]({shown['deviations']})")
         yield "\n\n".join(parts)
+
+
+def _profile(found, shown):
+    names = [name for name in shown if name.startswith(("profile", "timeline"))]
+    if not names:
+        return "No run has a profile."
+    figures_of_it = [f"![{name}]({shown[name]})" for name in names]
+    return "\n\n".join([figures_of_it[0], profiled.table(found), *figures_of_it[1:]])
+
+
+def _scaling(found, parent):
+    if found.scaling is None:
+        return "Its runs are missing."
+    name = scaling_runs.NAME
+    place = Path(os.path.relpath(Path(found.out, name), parent))
+    checks = [
+        (
+            networks.name(check["network"]),
+            check["batch"],
+            check["ranks"],
+            check["left_out"],
+            f"{1e3 * check['predicted']:.1f}",
+            f"{1e3 * check['measured']:.1f}",
+            f"{check['error']:+.0%}",
+        )
+        for check in found.scaling["checks"]
+    ]
+    head = ("network", "batch", "ranks", "fitted without")
+    head += ("predicted [ms]", "measured [ms]", "error")
+    parts = [tables.markdown(head, checks)]
+    if Path(found.out, name, f"{name}.png").exists():
+        parts.append(f"![Time of an iteration]({place / name}.png)")
+    parts.append(f"[All of the model]({place / name}.md), with its sources.")
+    return "\n\n".join(parts)
 
 
 def _search(outcome):

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from chainer_crossbn.experiments import jobs, records, search
+from chainer_crossbn.experiments import jobs, records, scaling_runs, search
 
 # How the ranks' running statistics of normalBN are read in a test.
 READINGS = {
@@ -29,12 +29,15 @@ class Results:
         scale (Scale): As given.
         out (str): As given.
         rule (Rule): Initial weights and learning rate of all runs.
+        scaling (dict or None): What the model of an iteration's time says; ``None``
+            where its runs are missing.
     """
 
     def __init__(self, scale, out):
         self.scale = scale
         self.out = out
         self.rule = search.chosen(out)
+        self.scaling = scaling_runs.model(scale, out)
         self._by_setting = {}
 
     def by_seed(self, setting):

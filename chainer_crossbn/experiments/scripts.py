@@ -33,9 +33,7 @@ def script(job, out, data, scheduler):
     Returns:
         str: The script, which starts with ``#!``.
     """
-    head = _HEADS[scheduler].format(
-        name=job.name.replace("/", "-"),
-        ranks=job.ranks,
-        output=f"{job.directory(out)}.output",
-    )
+    name = job.name.replace("/", "-")
+    # Into the directory of submission, as that is there.
+    head = _HEADS[scheduler].format(name=name, ranks=job.ranks, output=f"{name}.output")
     return head + jobs.quoted(job.command(out, data)) + "\n"

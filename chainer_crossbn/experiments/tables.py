@@ -26,7 +26,7 @@ def runs(results, settings):
     head += ("total [s]", "ms an image")
     lines = []
     for setting in settings:
-        found = list(results.by_seed(setting).values())
+        found = results.runs([setting])
         if not found:
             continue
         lines.append(
@@ -41,7 +41,7 @@ def runs(results, settings):
                 _spread([1e3 * seconds_per_image(run) for run in found], ".2f"),
             )
         )
-    return _table(head, lines)
+    return markdown(head, lines)
 
 
 def times(results, settings):
@@ -56,35 +56,30 @@ def times(results, settings):
     """
     head = ("network", "seeds", "total [s]", "to normalBN", "to noBN", "training [s]")
     head += ("to normalBN", "paper [s]", "to normalBN", "to noBN")
-    middles = {}
-    for setting in settings:
-        found = results.by_seed(setting).values()
-        if found:
-            middles[setting] = [
-                np.median([getattr(run, quantity) for run in found])
-                for quantity in ("total_time", "train_time")
-            ]
-    normal, none = Setting("normal", 64), Setting("none", 64)
+    normal = results.runs([Setting("normal", 64)])
+    none = results.runs([Setting("none", 64)])
     lines = []
-    for setting, (total, training) in middles.items():
-        found = list(results.by_seed(setting).values())
-        plain = not setting.options
-        theirs = PAPER_SECONDS.get(setting.bn) if plain else None
+    for setting in settings:
+        found = results.runs([setting])
+        if not found:
+            continue
+        total, training = _median(found, "total_time"), _median(found, "train_time")
+        theirs = PAPER_SECONDS.get(setting.bn)
         lines.append(
             (
                 networks.name(found[0].network),
                 len(found),
                 _spread([run.total_time for run in found], ".1f"),
-                _quotient(total, middles.get(normal, [None])[0]),
-                _quotient(total, middles.get(none, [None])[0]),
+                _quotient(total, _median(normal, "total_time")),
+                _quotient(total, _median(none, "total_time")),
                 _spread([run.train_time for run in found], ".1f"),
-                _quotient(training, middles.get(normal, [None])[-1]),
+                _quotient(training, _median(normal, "train_time")),
                 theirs or _MISSING,
                 _quotient(theirs, PAPER_SECONDS["normal"]),
                 _quotient(theirs, PAPER_SECONDS["none"]),
             )
         )
-    return _table(head, lines)
+    return markdown(head, lines)
 
 
 def rates(results):
@@ -101,13 +96,13 @@ def rates(results):
     for bn in ("none", "normal", "multigpu"):
         cells = []
         for rate in multiples:
-            found = results.by_seed(Setting(bn, 64, rate=rate)).values()
+            found = results.runs([Setting(bn, 64, rate=rate)])
             values = [100 * run.final_accuracy for run in found]
             cells.append(_spread(values, ".1f") if values else _MISSING)
         lines.append((networks.name(bn), *cells))
     standard = results.rule.rate(64 * results.scale.ranks)
     head = ("learning rate", *(f"{rate * standard:g}" for rate in multiples))
-    return _table(head, lines)
+    return markdown(head, lines)
 
 
 def grid(outcome):
@@ -123,7 +118,7 @@ def grid(outcome):
     members = list(rules[0]["test_accuracy"])
     head = ("init", f"rate at {rule.REFERENCE_GLOBAL_BATCH}", "with the global batch")
     head += ("score", *(_member(name) for name in members))
-    return _table(
+    return markdown(
         head,
         [
             (
@@ -154,7 +149,7 @@ def machines(paper, found, record):
     names = ["this machine"]
     if len(found) > 1:
         names = [f"machine {n}" for n in range(1, len(found) + 1)]
-    return _table(
+    return markdown(
         ("", "the paper: TSUBAME-KFC", *names),
         [(row, text, *(c.get(row, _MISSING) for c in columns)) for row, text in paper],
     )
@@ -191,6 +186,10 @@ def _member(name):
     return f"{networks.name(bn)}@{batch} [%]"
 
 
+def _median(found, quantity):
+    return np.median([getattr(run, quantity) for run in found]) if found else None
+
+
 def _spread(values, form):
     """Median and, of several, range."""
     text = format(np.median(values), form)
@@ -205,6 +204,12 @@ def _quotient(value, reference):
     return f"{value / reference:.3f}"
 
 
-def _table(head, lines):
+def markdown(head, lines):
+    """Return a table in Markdown.
+
+    Args:
+        head (tuple): Names of the columns.
+        lines (list of tuple): Cells.
+    """
     rows = [head, [_ACROSS] * len(head), *lines]
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)

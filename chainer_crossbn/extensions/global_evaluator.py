@@ -26,7 +26,9 @@ class GlobalEvaluator(extension.Extension):
             and an int32 array of labels, shape (n,).
         comm: ChainerMN communicator.
         device: Chainer device.
-        self.seconds = 0.0
+
+    Attributes:
+        seconds (float): Time spent so far.
     """
 
     trigger = 1, "epoch"

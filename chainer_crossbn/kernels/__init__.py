@@ -4,21 +4,34 @@ For batch normalization, :mod:`cpu` and :mod:`gpu` hold the same functions on
 arrays of shape ``(n, c, s)``: n samples, c channels and s positions, whatever the
 layout was before. Where channels are last in memory, n is samples times positions.
 Statistics are float64 arrays of shape ``(c,)``, and all arithmetic is float64.
-:func:`cpu.merge` is for the CPU alone: what ranks exchange is in host memory.
 
 For CPUs alone there are :mod:`winograd` and :mod:`columns` for convolution, and
 :mod:`pooling` and :mod:`update`; images go through them with their channels last in
 memory (:mod:`memory`).
+
+Where Numba is missing (it has no wheel for some machines), :mod:`gpu` serves NumPy
+arrays as well, and what is for CPUs alone is left to Chainer.
 """
+
+import importlib.util
 
 import numpy
 
-from chainer_crossbn.kernels import columns, cpu, gpu, pooling, update, winograd
+from chainer_crossbn.kernels import gpu
+
+COMPILED = importlib.util.find_spec("numba") is not None
+if COMPILED:
+    from chainer_crossbn.kernels import columns, cpu, pooling, update, winograd
 
 
 def of(x):
     """Return the module of kernels for the array ``x``."""
-    return cpu if isinstance(x, numpy.ndarray) else gpu
+    return cpu if COMPILED and isinstance(x, numpy.ndarray) else gpu
+
+
+def are_compiled_for(x):
+    """Return whether what is for CPUs alone takes the array ``x``."""
+    return COMPILED and isinstance(x, numpy.ndarray) and x.dtype.char in "fd"
 
 
 def precompile(dtype=numpy.float32):
@@ -27,6 +40,8 @@ def precompile(dtype=numpy.float32):
     Args:
         dtype: Of the arrays that are going to be normalized.
     """
+    if not COMPILED:
+        return
     # No side is 1, as that would hide in which order an array is in memory.
     v = numpy.zeros(2)
     cpu.merge(numpy.zeros(5), numpy.zeros(5), 0)

@@ -92,17 +92,7 @@ def _moments(x, mean, m2):
 # No fastmath: all ranks must get the same bits, whichever of two comes first.
 @compiled(False)
 def merge(a, b, tags=0):
-    """Merge the moments of two mini-batches, in place of the second.
-
-    Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
-    sample variances" (1979). Commutative to the bit.
-
-    Args:
-        a: float64 array of shape (tags + 1 + 2c,): numbers that are only added; count,
-            means and M2 of c channels.
-        b: Likewise; gets those of both.
-        tags (int): How many numbers are only added.
-    """
+    """As :func:`chainer_crossbn.kernels.gpu.merge`."""
     b[:tags] += a[:tags]
     a, b = a[tags:], b[tags:]
     n, m = a[0], b[0]

@@ -22,6 +22,34 @@ def moments(x):
     return mean, (_centred(x, mean) ** 2).sum(axis=(0, 2))
 
 
+def merge(a, b, tags=0):
+    """Merge the moments of two mini-batches, in place of the second.
+
+    Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
+    sample variances" (1979). Commutative to the bit.
+
+    Args:
+        a: float64 array of shape (tags + 1 + 2c,) in host memory: numbers that are only
+            added; count, means and M2 of c channels.
+        b: Likewise; gets those of both.
+        tags (int): How many numbers are only added.
+    """
+    b[:tags] += a[:tags]
+    a, b = a[tags:], b[tags:]
+    n, m = a[0], b[0]
+    if n == 0:
+        return
+    if m == 0:
+        b[:] = a
+        return
+    total = n + m
+    (mean, m2), (mean_of_both, m2_of_both) = (v[1:].reshape(2, -1) for v in (a, b))
+    d = mean - mean_of_both
+    m2_of_both[:] = m2 + m2_of_both + d * d * (n * m / total)
+    mean_of_both[:] = (n * mean + m * mean_of_both) / total
+    b[0] = total
+
+
 def normalize(x, mean, scale, shift):
     """Return ``(x - mean) * scale + shift`` in the dtype of ``x``.
 

@@ -43,8 +43,8 @@ def write(drawn, folder, suffixes=SUFFIXES, texts=()):
     for target, _, _ in itertools.chain(*written):
         if target.exists() and SIGNATURE not in target.read_bytes():
             raise UsageError(
-                f"{target} is no figure of {PROGRAM} and is not overwritten; move it "
-                "or choose another --out"
+                f"{target} was not written by this package and is not overwritten; "
+                "move it or choose another --out"
             )
     folder.mkdir(parents=True, exist_ok=True)
     for target, save, content in itertools.chain(*written):

@@ -109,14 +109,22 @@ def by_layer(iterations):
         dict: From the path of a layer to a float64 array of shape (4,): seconds, in the
         order of ``OF_LAYERS``; forward and backward without waiting and transfer.
     """
-    layers = {}
+    totals = {}
     for step, _, _, wait, transfer, _, _ in iterations:
         n = len(step.functions)
-        waits = numpy.bincount(step.parts, wait, n)
-        transfers = numpy.bincount(step.parts, transfer, n)
-        own = step.functions[:, 1] - step.functions[:, 0] - waits - transfers
-        backward = step.layout.backward
-        rows = numpy.stack([own * ~backward, own * backward, waits, transfers], axis=1)
-        for layer, row in zip(step.layout.layers, rows):
-            layers[layer] = layers.get(layer, 0) + row / len(iterations)
+        times = step.functions[:, 1] - step.functions[:, 0]
+        waits, transfers = (numpy.bincount(step.parts, v, n) for v in (wait, transfer))
+        # The steps of an epoch share a layout or two.
+        _, total = totals.setdefault(
+            id(step.layout), (step.layout, numpy.zeros((3, n)))
+        )
+        total += times, waits, transfers
+    layers = {}
+    for layout, (times, waits, transfers) in totals.values():
+        own = times - waits - transfers
+        rows = numpy.stack(
+            [own * ~layout.backward, own * layout.backward, waits, transfers], axis=1
+        )
+        for layer, row in zip(layout.layers, rows / len(iterations)):
+            layers[layer] = layers.get(layer, 0) + row
     return layers

@@ -8,9 +8,11 @@ shortest counts.
 import time
 from typing import NamedTuple
 
+from chainer_crossbn.collectives import yield_core
+
 _ROUND_TRIPS = 30
 _TAG = 0x4350
-_NAP = 2e-4
+_NAP = 2e-3
 
 
 class Reading(NamedTuple):
@@ -41,7 +43,7 @@ def read(mpi_comm, clock=time.perf_counter):
         for rank in range(1, mpi_comm.size):
             _answer(mpi_comm, rank, clock)
         return Reading(clock(), 0.0, 0.0)
-    # Ranks that share a core sleep until it is their turn.
+    # Out of the way of the ranks whose turn it is.
     while not mpi_comm.iprobe(0, _TAG):
         time.sleep(_NAP)
     mpi_comm.recv(source=0, tag=_TAG)
@@ -54,14 +56,21 @@ def read(mpi_comm, clock=time.perf_counter):
 def _answer(mpi_comm, rank, clock):
     mpi_comm.send(None, rank, _TAG)
     for _ in range(_ROUND_TRIPS):
-        mpi_comm.recv(source=rank, tag=_TAG)
+        _receive(mpi_comm, rank)
         mpi_comm.send(clock(), rank, _TAG)
+
+
+def _receive(mpi_comm, source):
+    # MPI itself would keep a core that the other may need.
+    while not mpi_comm.iprobe(source, _TAG):
+        yield_core()
+    return mpi_comm.recv(source=source, tag=_TAG)
 
 
 def _ask(mpi_comm, clock):
     started = clock()
     mpi_comm.send(None, 0, _TAG)
-    there = mpi_comm.recv(source=0, tag=_TAG)
+    there = _receive(mpi_comm, 0)
     ended = clock()
     here = (started + ended) / 2
     return Reading(here, there - here, (ended - started) / 2)

@@ -70,10 +70,9 @@ class Profiler(extension.Extension):
         return found
 
     def initialize(self, trainer):
+        self._mark, self._evaluated = time.perf_counter(), self._evaluator.seconds
         self._reading = clock.read(self._mpi_comm)
         self._noted = []
-        self._evaluated = self._evaluator.seconds
-        self._mark = time.perf_counter()
 
     def __call__(self, trainer):
         mark, evaluated = time.perf_counter(), self._evaluator.seconds

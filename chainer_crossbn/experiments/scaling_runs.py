@@ -1,0 +1,47 @@
+"""Short runs on several numbers of ranks, for the model of the time of an iteration."""
+
+import json
+from pathlib import Path
+
+from chainer_crossbn.experiments import jobs, records
+from chainer_crossbn.experiments.definitions import Setting
+from chainer_crossbn.scaling import command
+
+NAME = "scaling"
+TITLE = "Time of an iteration by ranks and batch size (synthetic images)"
+
+
+def planned(scale):
+    """Return the runs.
+
+    Args:
+        scale (Scale): How large.
+
+    Returns:
+        list of Job: In the order in which they are to run, networks side by side.
+    """
+    numbers, batches = scale.scaling
+    return [
+        jobs.of_scaling(Setting(bn, batch), scale, ranks)
+        for batch in batches
+        for ranks in numbers
+        for bn in ("normal", "multigpu")
+    ]
+
+
+def model(scale, out):
+    """Fit the model to the finished runs, and write what it says beside them.
+
+    Args:
+        scale (Scale): How large.
+        out (str): Directory that gathers all.
+
+    Returns:
+        dict or None: What ``scaling.json`` holds; ``None`` where a run is missing.
+    """
+    plan = planned(scale)
+    if not all(records.read(job, out) for job in plan):
+        return None
+    folder = Path(out, NAME)
+    command.write([str(job.directory(out)) for job in plan], folder)
+    return json.loads((folder / f"{NAME}.json").read_text())
