@@ -8,6 +8,8 @@ import fcntl
 import itertools
 import json
 import os
+import re
+import shutil
 import tempfile
 
 import chainer
@@ -17,6 +19,8 @@ from chainer_crossbn.files import TEMPORARY, replacing
 
 _PROGRAM = "chainer_crossbn"
 _LOCK = ".lock"
+# Chainer's LogReport writes there.
+_LOG_LEFT = re.compile(r"log[a-z0-9_]{8}")
 _RECORD_LIMIT = 16 << 20
 
 
@@ -164,6 +168,24 @@ def check_room(path, size):
             f"can't write {size / 1e6:.0f} MB into {path}: {error.strerror}; make "
             "room, choose another --out, or use --snapshot-interval 0 and --no-model"
         ) from None
+
+
+def clean(path):
+    """Remove what a kill has left half-written; the caller has the lock.
+
+    Args:
+        path (str): The run directory.
+    """
+    for name in os.listdir(path):
+        whole = os.path.join(path, name)
+        if name.startswith(TEMPORARY):
+            os.unlink(whole)
+        elif (
+            _LOG_LEFT.fullmatch(name)
+            and os.path.isdir(whole)
+            and os.listdir(whole) in ([], ["log.json"])
+        ):
+            shutil.rmtree(whole)
 
 
 def discard(path):

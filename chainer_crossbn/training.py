@@ -210,7 +210,9 @@ def _claim(plan, data):
     """Make the run's directory, or lock the one that is there."""
     if plan.record is not None:
         resumption.check_data(plan, data.name, data.checksum)
-        return run_directory.lock(plan.path)
+        lock = run_directory.lock(plan.path)
+        run_directory.clean(plan.path)
+        return lock
     if plan.args.resume is None:
         return run_directory.create(plan.path)
     lock, aside = run_directory.create_anew(plan.path)

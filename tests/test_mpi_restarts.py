@@ -6,4 +6,4 @@ from mpi import run_tests
 
 @pytest.mark.parametrize("n_ranks", [1, 3])
 def test_restarts(n_ranks):
-    run_tests(n_ranks, "restart_cases.py")
+    run_tests(n_ranks, "restart_cases.py", timeout=600)

@@ -37,7 +37,9 @@ class Guard(extension.Extension):
     def __init__(self, path, comm, epochs, allow_nan, stop_asked, note_place):
         self._path = path
         self._comm = comm
-        self._due = IntervalTrigger(epochs, "epoch") if epochs else None
+        # In snapshots it is there in any case, as the interval may change.
+        self._interval = IntervalTrigger(epochs or 1, "epoch")
+        self._at_intervals = epochs > 0
         self._allow_nan = allow_nan
         self._stop_asked = stop_asked
         self._note_place = note_place
@@ -46,7 +48,7 @@ class Guard(extension.Extension):
 
     def __call__(self, trainer):
         self._note_place(f"the end of iteration {trainer.updater.iteration}")
-        due = self._due is not None and self._due(trainer)
+        due = self._interval(trainer) and self._at_intervals
         if trainer.updater.not_finite is not None and not self._allow_nan:
             self._failure = self._failure or (
                 f"the loss is not finite on rank {self._comm.rank} "
@@ -103,5 +105,4 @@ class Guard(extension.Extension):
             )
 
     def serialize(self, serializer):
-        if self._due is not None:
-            self._due.serialize(serializer["due"])
+        self._interval.serialize(serializer["interval"])

@@ -1,5 +1,6 @@
 """A Trainer extension that writes where the time of training goes."""
 
+import json
 import time
 
 import numpy
@@ -68,6 +69,11 @@ class Profiler(extension.Extension):
             else:
                 collectives.observe(comm, note)
         return found
+
+    def serialize(self, serializer):
+        # Rank 0 alone has any.
+        epochs = serializer("epochs", json.dumps(self._epochs))
+        self._epochs = json.loads(str(epochs))
 
     def initialize(self, trainer):
         self._mark, self._evaluated = time.perf_counter(), self._evaluator.seconds

@@ -15,6 +15,7 @@ import pytest
 from mpi4py import MPI
 
 from chainer_crossbn import run_directory, training
+from chainer_crossbn.snapshots import state, storage
 from chainer_crossbn.updaters import GlobalUpdater
 
 WORLD = MPI.COMM_WORLD
@@ -293,6 +294,54 @@ def test_a_loss_that_is_no_number(whole, shared, monkeypatch, capsys):
     assert train(*flags, "--name", "allowed", "--allow-nan") == 0
     log = json.loads((shared / "allowed" / "log").read_text())
     assert len(log) == 3 and np.isnan(log[-1]["main/loss"])
+
+
+def test_another_number_of_ranks(stopped, capsys):
+    run = stopped(1)
+    parts = storage.read(str(run / "snapshots"), int(snapshots(run)[-1].name))[1]
+    own = [parts[f"rank-{rank}"] for rank in range(WORLD.size)]
+    average = state._average(own)
+    mean, var = (f"stages/0/0/norm/avg_{name}" for name in ("mean", "var"))
+    means, variances = (
+        np.array([o["model/" + key] for o in own]) for key in (mean, var)
+    )
+    assert average[mean] == pytest.approx(means.mean(axis=0), rel=1e-6)
+    mixed = variances.mean(axis=0) + means.var(axis=0)
+    assert average[var] == pytest.approx(mixed, rel=1e-5)
+    if WORLD.rank == 0:
+        training.run(["--resume", str(run)], MPI.COMM_SELF)
+        log = json.loads((run / "log").read_text())
+        assert [entry["epoch"] for entry in log] == [1, 2, 3]
+        assert all(np.isfinite(entry["validation/main/loss"]) for entry in log)
+        told = f"taken with {WORLD.size} ranks, and the run goes on with 1: not bit for"
+        assert (told in capsys.readouterr().err) == (WORLD.size > 1)
+    WORLD.Barrier()
+
+
+def test_what_a_kill_leaves_is_removed(stopped):
+    run = stopped(0)
+    if WORLD.rank == 0:
+        (run / "log_abc123x").mkdir()
+        (run / "log_abc123x" / "log.json").write_text("[")
+        (run / ".writing-args").write_text("{")
+        (run / "logs_mine_").mkdir()
+        (run / "logs_mine_" / "notes").write_text("mine")
+    assert train("--resume", run) == 0
+    names = {path.name for path in run.iterdir()}
+    assert not names & {"log_abc123x", ".writing-args"}
+    assert (run / "logs_mine_" / "notes").read_text() == "mine"
+
+
+def test_a_profile_goes_on(shared, monkeypatch):
+    flags = (*FLAGS, "--bn", "normal", "--out", shared, "--name", "run", "--profile")
+    assert train(*flags) == 0
+    run = shared / "run"
+    if WORLD.rank == 0:
+        (run / "statistics.json").unlink()
+        shutil.rmtree(snapshots(run)[-1])
+    assert train("--resume", run) == 0
+    profile = json.loads((run / "profile.json").read_text())
+    assert len(profile["epochs"]) == 3
 
 
 def test_a_run_that_goes_on_is_left_alone(stopped, shared, capsys):
