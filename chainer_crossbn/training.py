@@ -71,10 +71,7 @@ def main(argv=None):
     except Ended as ended:
         return _end(world, f"error: {ended}" if ended.status else ended, ended.status)
     except OSError as error:
-        if error.errno not in _OF_DISKS:
-            _abort(world, traceback.format_exc(), 1)
-        line = f"train_cifar.py: error: can't write {error.filename}: {error.strerror}"
-        _abort(world, f"{line}; make room, and go on with --resume auto\n", 1)
+        _abort(world, _of_disk(error) or traceback.format_exc(), 1)
     except KeyboardInterrupt:
         _abort(world, "train_cifar.py: interrupted\n", 130)
     except Exception:
@@ -99,6 +96,16 @@ def _abort(world, message, status):
     # The launcher drops what it has not passed on when it is told to abort.
     time.sleep(0.3)
     world.Abort(status)
+
+
+def _of_disk(error):
+    """Return a line where an error is that of a disk, else None."""
+    if error.errno not in _OF_DISKS:
+        return None
+    return (
+        f"train_cifar.py: error: can't write {error.filename}: {error.strerror}; make "
+        "room, and go on with --resume auto\n"
+    )
 
 
 def _on_rank_zero(world, function):
