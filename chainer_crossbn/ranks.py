@@ -46,11 +46,15 @@ def _versions():
     return {
         "checksum of chainer_crossbn's code": code.hexdigest()[:12],
         "version of python": platform.python_version(),
-        **{
-            f"version of {name}": importlib.metadata.version(name)
-            for name in _LIBRARIES
-        },
+        **{f"version of {name}": _version(name) for name in _LIBRARIES},
     }
+
+
+def _version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
 
 
 def _settings():

@@ -35,7 +35,6 @@ from chainer_crossbn.command_line import UsageError
 from chainer_crossbn.ending import Ended
 from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator, Guard
 from chainer_crossbn.iterators import ShareIterator
-from chainer_crossbn.kernels import compilation
 from chainer_crossbn.kernels.memory import keep_freed_memory
 from chainer_crossbn.local_statistics import deviations
 from chainer_crossbn.models import MODELS
@@ -273,7 +272,7 @@ def _compile_kernels(node, watchdog):
 
     One rank of each node does it first; the others find it on disk.
     """
-    with compilation.each_step(watchdog.moves):
+    with kernels.each_step(watchdog.moves):
         if node.rank == 0:
             kernels.precompile()
         node.Barrier()

@@ -74,7 +74,12 @@ class Watchdog:
         self._closed.set()
 
     def _watch(self):
+        looked = time.monotonic()
         while not self._closed.wait(_LOOK_SECONDS):
+            before, looked = looked, time.monotonic()
+            if looked - before > _GRACE_SECONDS:
+                # All were stopped, and go on.
+                self.moves()
             if self._parent is not None and os.getppid() != self._parent:
                 # Nobody is left to end it, or to hear why.
                 os._exit(1)
@@ -92,8 +97,8 @@ class Watchdog:
         patience = self._limit + _GRACE_SECONDS + _TURN_SECONDS * self._index
         if all_alike and not self._alone:
             patience += _ELSEWHERE_SECONDS
-        mine, slowest = cells[self._index][1], max(cells[i][1] for i in behind)
-        if now - mine < patience or now - slowest < patience:
+        # Others that wait for long do so because the last to move has stopped.
+        if now - max(since for _, since, _, _ in cells) < patience:
             return
         if not self._table[-1]:  # else another has said it
             self._table[-1] = 1

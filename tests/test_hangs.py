@@ -1,13 +1,16 @@
 """A rank that dies or hangs ends all, and is named."""
 
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from mpi import ROOT, mpiexec
+from mpi import ROOT, TRAIN, mpiexec
 
 HANG = ROOT / "tests" / "ranks" / "hang.py"
 
@@ -59,3 +62,60 @@ def test_a_slow_rank_is_waited_for():
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done") == 3
     assert done.stderr == ""
+
+
+@pytest.fixture
+def training(tmp_path):
+    """A long run on 3 ranks: its launcher, its ranks' PIDs, its mark, its directory."""
+    mark = f"test_hangs_{os.getpid()}_{tmp_path.name}"
+    launcher = Path(sys.executable).parent / "mpiexec"
+    flags = "--width 1 --fc-units 4 --batchsize 2 --bn none --epoch 9999 --name run"
+    flags += " --dataset synthetic --train-size 12 --test-size 10 --cpu --lr 1e-6"
+    with open(tmp_path / "output", "w") as output:
+        process = subprocess.Popen(
+            [
+                *(str(launcher if launcher.exists() else "mpiexec"), "-n", "3"),
+                *(sys.executable, str(TRAIN), *flags.split(), "--out", str(tmp_path)),
+            ],
+            env={**os.environ, "MARK": mark, "CHAINER_CROSSBN_TIMEOUT": "4"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    record = tmp_path / "run" / "args.json"
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "log").exists():
+        assert process.poll() is None, (tmp_path / "output").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    pids = [rank["pid"] for rank in json.loads(record.read_text())["ranks"]]
+    yield process, pids, mark, tmp_path
+    process.kill()
+    assert_all_gone(mark)
+
+
+def test_a_dead_rank_ends_all(training):
+    process, pids, mark, _ = training
+    os.kill(pids[1], signal.SIGKILL)
+    assert process.wait(5) != 0
+    assert_all_gone(mark)
+
+
+def test_ranks_end_with_what_started_them(training):
+    _, pids, mark, _ = training
+    stat = Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2]
+    os.kill(int(stat.split()[1]), signal.SIGKILL)
+    assert_all_gone(mark)
+
+
+def test_a_stopped_rank_is_named_in_training(training):
+    process, pids, mark, folder = training
+    os.kill(pids[2], signal.SIGSTOP)
+    assert process.wait(60) != 0
+    assert_all_gone(mark)
+    lines = (folder / "output").read_text().splitlines()
+    (line,) = [line for line in lines if "no progress" in line]
+    assert f"rank 2 (PID {pids[2]} on " in line
+    assert re.search(
+        r" at the .* of iteration \d+ for \d+ s; the others wait at ", line
+    )

@@ -13,6 +13,7 @@ Where Numba is missing (it has no wheel for some machines), :mod:`gpu` serves Nu
 arrays as well, and what is for CPUs alone is left to Chainer.
 """
 
+import contextlib
 import importlib.util
 
 import numpy
@@ -21,7 +22,14 @@ from chainer_crossbn.kernels import gpu
 
 COMPILED = importlib.util.find_spec("numba") is not None
 if COMPILED:
-    from chainer_crossbn.kernels import columns, cpu, pooling, update, winograd
+    from chainer_crossbn.kernels import (
+        columns,
+        compilation,
+        cpu,
+        pooling,
+        update,
+        winograd,
+    )
 
 
 def of(x):
@@ -32,6 +40,15 @@ def of(x):
 def are_compiled_for(x):
     """Return whether what is for CPUs alone takes the array ``x``."""
     return COMPILED and isinstance(x, numpy.ndarray) and x.dtype.char in "fd"
+
+
+def each_step(call):
+    """Return a context in which a function is called at each step of a compilation.
+
+    Args:
+        call (callable): Takes nothing.
+    """
+    return compilation.each_step(call) if COMPILED else contextlib.nullcontext()
 
 
 def precompile(dtype=numpy.float32):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from chainer_crossbn import training
+from chainer_crossbn import run_directory, training
 from chainer_crossbn.updaters import GlobalUpdater
 
 WORLD = MPI.COMM_WORLD
@@ -293,3 +293,18 @@ def test_a_loss_that_is_no_number(whole, shared, monkeypatch, capsys):
     assert train(*flags, "--name", "allowed", "--allow-nan") == 0
     log = json.loads((shared / "allowed" / "log").read_text())
     assert len(log) == 3 and np.isnan(log[-1]["main/loss"])
+
+
+def test_a_run_that_goes_on_is_left_alone(stopped, shared, capsys):
+    run = stopped(0)
+    lock = run_directory.lock(str(run)) if WORLD.rank == 0 else None
+    before = contents(run)
+    WORLD.Barrier()
+    flags = (*FLAGS, "--bn", "normal", "--out", shared, "--name", "run")
+    assert "is being written by another" in refused(capsys, "--resume", run)
+    assert "is being written" in refused(capsys, *flags, "--resume", "auto")
+    assert "exists already" in refused(capsys, *flags)
+    assert contents(run) == before
+    if WORLD.rank == 0:
+        os.close(lock)
+    assert train("--resume", run) == 0
