@@ -10,7 +10,10 @@ from chainer_crossbn.plotting import networks, style
 # the runs of a group differ in; `threads` follows from the machine; what `gpu` and
 # `cpu` led to is recorded as the device.
 _NOT_COMPARED = frozenset(
-    {"seed", "out", "name", "data", "threads", "gpu", "cpu", "no_model", "profile"}
+    {
+        *("seed", "out", "name", "data", "threads", "gpu", "cpu", "no_model"),
+        *("profile", "snapshot_interval", "resume", "allow_nan"),
+    }
 )
 _CAPTION = ("dataset", "model", "width", "ranks", "train_size", "epoch", "lr")
 
