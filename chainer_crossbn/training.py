@@ -199,7 +199,7 @@ def _train(plan, data, comm, node, device, reason, watchdog):
         final = averaged(model, comm)
         if comm.rank == 0:
             run_directory.write_model(path, final)
-    test = _compare_tests(model, data, comm, device)
+    test = _compare_tests(model, data, comm, device, watchdog)
     # Last, as it moves the running statistics.
     layers = deviations(model, _first_batch(args, data, comm, device), comm)
     if comm.rank == 0:
@@ -363,7 +363,7 @@ def _build(args, data, comm, device, path, watchdog):
     }
     trainer.extend(EpochStatistics(comm))
     evaluator = GlobalEvaluator(model, sets, comm, device)
-    evaluator.note_place = watchdog.at
+    evaluator.note_place, evaluator.note_moves = watchdog.at, watchdog.moves
     trainer.extend(evaluator)
     if args.profile:
         trainer.extend(Profiler(model, updater, evaluator, comm, device))
@@ -388,7 +388,7 @@ def _first_batch(args, data, comm, device):
     return as_input(data.train_images[mine], device)
 
 
-def _compare_tests(model, data, comm, device):
+def _compare_tests(model, data, comm, device, watchdog):
     """Test with each reading of the ranks' running statistics, if these differ."""
     average = averaged(model, comm)
     if average is model:
@@ -401,7 +401,9 @@ def _compare_tests(model, data, comm, device):
     found = {}
     for name, reading in readings.items():
         sets = {"test": (data.test_images, data.test_labels)}
-        seen = GlobalEvaluator(reading, sets, comm, device)()
+        evaluator = GlobalEvaluator(reading, sets, comm, device)
+        evaluator.note_moves = watchdog.moves
+        seen = evaluator()
         found[name] = {what: seen[f"test/main/{what}"] for what in ("loss", "accuracy")}
     return found
 

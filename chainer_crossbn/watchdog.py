@@ -19,6 +19,7 @@ import time
 
 _CELL = struct.Struct("=Qdq160p")  # places so far, when it came there, PID, the place
 _LOOK_SECONDS = 1.0
+_PAUSE_SECONDS = 5.0
 # The collectives of batch normalization, which tell the layer, speak first.
 _GRACE_SECONDS = 5.0
 # Then, in turn, ranks that are not behind, and those that may not know who is.
@@ -45,12 +46,12 @@ class Watchdog:
         self._count = 0
         self._place = b""
         self._table = _shared_memory(node, (node.size + 1) * _CELL.size)
-        # Killed with its launcher, or by hand, a rank alone is nobody's orphan.
-        self._parent = os.getppid() if world.size > 1 else None
+        self._parent = os.getppid()
         self._closed = threading.Event()
         self.at("the start")
         node.Barrier()
-        threading.Thread(target=self._watch, daemon=True).start()
+        if world.size > 1:  # nobody waits for a rank alone, or starts it to end with it
+            threading.Thread(target=self._watch, daemon=True).start()
 
     def at(self, place):
         """Note that this rank has come to a place, as all others will or have.
@@ -77,10 +78,10 @@ class Watchdog:
         looked = time.monotonic()
         while not self._closed.wait(_LOOK_SECONDS):
             before, looked = looked, time.monotonic()
-            if looked - before > _GRACE_SECONDS:
+            if looked - before > _PAUSE_SECONDS:
                 # All were stopped, and go on.
                 self.moves()
-            if self._parent is not None and os.getppid() != self._parent:
+            if os.getppid() != self._parent:
                 # Nobody is left to end it, or to hear why.
                 os._exit(1)
             self._look()
@@ -113,6 +114,8 @@ class Watchdog:
 
     def _tell(self, cells, behind, now):
         host = socket.gethostname()
+        # In the same collective as the others, it shows by nothing else.
+        behind = [i for i in behind if _is_stopped(cells[i][2])] or behind
         told = [
             f"rank {self._ranks[i]} (PID {pid} on {host}) has been at "
             f"{place.decode(errors='replace')} for {now - since:.0f} s"
@@ -126,6 +129,16 @@ class Watchdog:
             f"train_cifar.py: error: no progress for {self._limit:g} s "
             f"(CHAINER_CROSSBN_TIMEOUT): {'; '.join(told)}"
         )
+
+
+def _is_stopped(pid):
+    """Tell whether a process was stopped by a signal, where /proc has it."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            # "PID (NAME) STATE ...", where NAME may hold anything.
+            return file.read().rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
 
 
 def _shared_memory(node, size):

@@ -41,6 +41,7 @@ class GlobalEvaluator(extension.Extension):
         self._device = device
         self.seconds = 0.0
         self.note_place = lambda place: None
+        self.note_moves = lambda: None
 
     def __call__(self, trainer=None):
         started = time.perf_counter()
@@ -68,4 +69,5 @@ class GlobalEvaluator(extension.Extension):
             logits = model(as_input(images[batch], self._device))
             loss = F.softmax_cross_entropy(logits, t)
             sums += batch_sums(logits, loss, t)
+            self.note_moves()
         return sums
