@@ -57,7 +57,7 @@ class Model(chainer.Chain):
 
 def step(model, x, fault, turn):
     if fault == "late":
-        time.sleep(3)
+        time.sleep(5)  # when the others have ended, last words included
     y = model(x, fault, turn)
     if fault == "no backward":
         return
