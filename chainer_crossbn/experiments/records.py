@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from chainer_crossbn.command_line import UsageError
+from chainer_crossbn.files import replacing
 from chainer_crossbn.plotting.runs import BrokenRun, read_run
 
 MISSING, BROKEN, FINISHED = "missing", "broken", "finished"
@@ -98,6 +99,5 @@ def write(path, content):
         path (pathlib.Path): Where to.
         content: What :func:`json.dumps` takes.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")
