@@ -57,15 +57,12 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         x, gamma, beta = inputs
         self._layout = layout_of(x.ndim, gamma.ndim, self._axis)
         flat = self._layout.flatten(x)
-        self._count, self._mean, var = self._global_moments(flat)
-        self._inv_std = 1 / (var + self._eps) ** 0.5
-        self._update_running(var, gamma.shape)
-        y = kernels.of(flat).normalize(
-            flat,
-            self._mean,
-            gamma.ravel().astype(numpy.float64) * self._inv_std,
-            beta.ravel().astype(numpy.float64),
+        self._count, self._mean, m2 = self._global_moments(flat)
+        on_device = kernels.of(flat)
+        self._inv_std = on_device.finish_statistics(
+            self._count, self._mean, m2, self._eps, self._running, self._decay
         )
+        y = on_device.normalize(flat, self._mean, self._inv_std, gamma, beta)
         return (self._layout.restore(y, x.shape),)
 
     def _global_moments(self, flat):
@@ -73,12 +70,13 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         count, mean, m2 = merge_moments(
             self._comm, n * s, *kernels.of(flat).moments(flat), f"{self._name} forward"
         )
-        if count == 0:
+        on_host = isinstance(count, int)
+        if on_host and count == 0:
             raise ValueError(
                 f"{self._name}: the mini-batches of all ranks are empty; "
                 "at least one rank must have an element"
             )
-        if count == 1:
+        if on_host and count == 1:
             warnings.warn(
                 "A batch with no more than one sample has been given to "
                 "cross_batch_normalization, which will always output beta for it. "
@@ -87,17 +85,7 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
                 UserWarning,
                 stacklevel=2,
             )
-        return count, mean, m2 / count
-
-    def _update_running(self, var, shape):
-        running_mean, running_var = self._running
-        if running_mean is None:
-            return
-        unbiased = var * (self._count / max(self._count - 1, 1))
-        for running, fresh in ((running_mean, self._mean), (running_var, unbiased)):
-            kernels.of(running).update_running(
-                running, fresh.reshape(shape), self._decay
-            )
+        return count, mean, m2
 
     def backward(self, indexes, grad_outputs):
         x, gamma = self.get_retained_inputs()
@@ -132,15 +120,8 @@ class _CrossBatchNormalizationGrad(function_node.FunctionNode):
             flat_x, flat_gy, self._mean, self._inv_std
         )
         total = sum_over_ranks(self._comm, sums.ravel(), f"{self._name} backward")
-        mean_gy, mean_gy_x_hat = (total / self._count).reshape(2, -1)
         gx = kernels.of(flat_x).input_gradient(
-            flat_x,
-            flat_gy,
-            self._mean,
-            self._inv_std,
-            gamma.ravel().astype(numpy.float64) * self._inv_std,
-            mean_gy,
-            mean_gy_x_hat,
+            flat_x, flat_gy, self._mean, self._inv_std, gamma, total, self._count
         )
         gbeta, ggamma = sums.astype(gamma.dtype).reshape(2, *gamma.shape)
         return self._layout.restore(gx, x.shape), ggamma, gbeta
@@ -278,7 +259,8 @@ def cross_batch_normalization(
 
     Raises:
         CollectiveError: If the ranks do not all reach this layer.
-        ValueError: If the mini-batches of all ranks are empty.
+        ValueError: If the mini-batches of all ranks are empty. Where the count of their
+            elements does not come to the host (NCCL), results are NaN instead.
 
     See :func:`chainer.functions.batch_normalization` for the function of one rank.
     """

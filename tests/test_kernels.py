@@ -1,30 +1,49 @@
-"""The kernels of both devices against their equations in long double."""
+"""The kernels of all devices against their equations in long double.
+
+Those of the GPU run on the CPU, from the same source.
+"""
 
 import chainer_crossbn  # noqa: F401  makes Chainer importable
 
 # isort: split
 import chainer.functions as F
 import chainermn
+import cuda_on_host
 import numpy as np
 import pytest
 from numba.core.dispatcher import Dispatcher
 from reference import error
 
 from chainer_crossbn import kernels, normalizers
-from chainer_crossbn.kernels import columns, cpu, gpu, pooling, update, winograd
+from chainer_crossbn.kernels import (
+    arrays,
+    columns,
+    cpu,
+    gpu,
+    launching,
+    pooling,
+    update,
+    winograd,
+)
 from chainer_crossbn.models import VGG16
 from chainer_crossbn.optimizers import MomentumSGD
 
 SHAPES = [
     *((1, 1, 1), (2, 3, 1), (4, 5, 7), (3, 8, 1024), (0, 4, 9)),
     *((0, 4, 1), (7, 65, 1), (263, 16, 1)),
+    # Planes of a GPU, of lengths that are multiples of its loads and are not.
+    *((5, 3, 32), (3, 2, 33), (1, 2, 5000), (2, 1, 4999), (300, 2, 36)),
+    # Columns, so many that there are several blocks of them; several to a channel.
+    *((2, 300, 4), (90, 24, 16), (3, 5, 31)),
 ]
 # Of the results that have the dtype of the input.
 TOLERANCE = {"float16": 1e-3, "float32": 1e-6, "float64": 1e-13}
 
 
-@pytest.fixture(params=[cpu, gpu], ids=["cpu", "gpu"])
-def module(request):
+@pytest.fixture(params=[arrays, cpu, gpu], ids=["arrays", "cpu", "gpu"])
+def module(request, monkeypatch):
+    monkeypatch.setattr(launching, "launcher", cuda_on_host.launcher)
+    monkeypatch.setattr(launching, "multiprocessors", lambda: 2)
     return request.param
 
 
@@ -32,8 +51,14 @@ def case(shape, dtype):
     state = np.random.RandomState(0)
     x = (state.randn(*shape) * 2 + 3).astype(dtype)
     gy = state.randn(*shape).astype(dtype)
-    vectors = state.uniform(0.5, 2, (5, shape[1]))
-    return x, gy, vectors
+    return x, gy, state.uniform(0.5, 2, (2, shape[1]))
+
+
+def parameters(shape, dtype):
+    """Gamma and beta; of float16 they are float32, as in mixed16."""
+    state = np.random.RandomState(1)
+    dtype = np.promote_types(dtype, np.float32)
+    return state.uniform(0.5, 2, (2, shape[1])).astype(dtype)
 
 
 def exact(v):
@@ -58,39 +83,84 @@ class TestKernels:
         assert error(mean, expected.astype(np.float64)) < 1e-15
         assert error(m2, summed((exact(x) - exact(expected)) ** 2)) < 1e-12
 
-    def test_normalize(self, module, shape, dtype):
-        x, _, (mean, scale, shift, _, _) = case(shape, dtype)
-        y = module.normalize(x, mean, scale, shift)
+    @pytest.mark.parametrize("offset", [0, 1])
+    def test_normalize(self, module, shape, dtype, offset):
+        x, _, (mean, inv_std) = case(shape, dtype)
+        x = elsewhere(x, offset)
+        gamma, beta = parameters(shape, dtype)
+        y = module.normalize(x, mean, inv_std, gamma, beta)
         assert y.dtype == x.dtype
-        expected = (exact(x) - exact(mean)) * exact(scale) + exact(shift)
+        scale = exact(inv_std) * exact(gamma)
+        expected = (exact(x) - exact(mean)) * scale + exact(beta)
         assert error(y, expected) < TOLERANCE[dtype]
 
     def test_gradient_sums(self, module, shape, dtype):
-        x, gy, (mean, inv_std, _, _, _) = case(shape, dtype)
+        x, gy, (mean, inv_std) = case(shape, dtype)
         results = module.gradient_sums(x, gy, mean, inv_std)
         x_hat = (exact(x) - exact(mean)) * exact(inv_std)
         for result, v in zip(results, (exact(gy), exact(gy) * x_hat)):
             assert result.dtype == np.float64
             assert error(result, summed(v)) < 1e-13
 
-    def test_input_gradient(self, module, shape, dtype):
-        x, gy, (mean, inv_std, scale, mean_gy, slope) = case(shape, dtype)
-        gx = module.input_gradient(x, gy, mean, inv_std, scale, mean_gy, slope)
+    @pytest.mark.parametrize("on_device", [False, True])
+    def test_input_gradient(self, module, shape, dtype, on_device):
+        x, gy, (mean, inv_std) = case(shape, dtype)
+        gamma, _ = parameters(shape, dtype)
+        total = np.random.RandomState(2).randn(2, shape[1])
+        count = np.array(37.0) if on_device else 37
+        gx = module.input_gradient(x, gy, mean, inv_std, gamma, total.ravel(), count)
         assert gx.dtype == x.dtype
         x_hat = (exact(x) - exact(mean)) * exact(inv_std)
-        expected = exact(scale) * (exact(gy) - exact(mean_gy) - x_hat * exact(slope))
+        mean_gy, mean_gy_x_hat = exact(total[0]) / 37, exact(total[1]) / 37
+        scale = exact(inv_std) * exact(gamma)
+        expected = scale * (exact(gy) - mean_gy - x_hat * mean_gy_x_hat)
         assert error(gx, expected) < TOLERANCE[dtype]
 
 
-def test_moments_with_a_first_row_far_from_the_rest():
+def elsewhere(x, offset):
+    """Copy an array to an address that is so many elements off a multiple of 16."""
+    memory = np.empty(x.size + 32, x.dtype)
+    start = -memory.ctypes.data % 16 // x.itemsize + offset
+    moved = memory[start : start + x.size].reshape(x.shape)
+    moved[...] = x
+    return moved
+
+
+@pytest.mark.parametrize("dtype", sorted(TOLERANCE))
+@pytest.mark.parametrize("count", [1, 12, np.array(12.0)])
+@pytest.mark.parametrize("kept", [True, False])
+def test_finish_statistics(module, dtype, count, kept):
+    state = np.random.RandomState(0)
+    mean, m2 = state.uniform(0.5, 2, (2, 300))
+    before = state.uniform(0.5, 2, (2, 300)).astype(dtype)
+    running = tuple(before.copy()) if kept else (None, None)
+    inv_std = module.finish_statistics(count, mean, m2, 1e-3, running, 0.75)
+    var = m2 / count
+    assert error(inv_std, (var + 1e-3) ** -0.5) < 1e-15
+    if kept:
+        for found, old, new in zip(running, before, (mean, m2 / max(count - 1, 1))):
+            expected = 0.75 * old.astype(np.float64) + 0.25 * new
+            assert error(found, expected) < TOLERANCE[dtype]
+
+
+def test_infinities_and_nans_stay(module):
+    x = case((3, 5, 64), "float32")[0]
+    x[1, 2, 3], x[2, 4, 7] = np.inf, np.nan
+    mean, m2 = module.moments(x)
+    assert np.isfinite(mean).tolist() == [True, True, False, True, False]
+    assert np.isfinite(m2).tolist() == [True, True, False, True, False]
+
+
+def test_moments_with_a_first_row_far_from_the_rest(module):
     x = np.random.RandomState(0).randn(5000, 3, 1)
     x[0] += 1e6
-    mean, m2 = cpu.moments(x)
+    mean, m2 = module.moments(x)
     expected = exact(x).sum(axis=(0, 2)) / len(x)
     assert error(mean, expected.astype(np.float64)) < 1e-14
     assert error(m2, summed((exact(x) - exact(expected)) ** 2)) < 1e-14
 
 
+@pytest.mark.parametrize("module", [arrays, cpu])  # it runs on the host
 @pytest.mark.parametrize("counts", [(3, 5), (0, 5), (5, 0), (0, 0), (1, 1)])
 def test_merge(module, counts):
     state = np.random.RandomState(0)

@@ -11,6 +11,7 @@ import functools
 import numpy
 from chainer import backend, function_node
 
+from chainer_crossbn import kernels
 from chainer_crossbn.batch_normalization import (
     CrossBatchNormalization,
     CrossBatchNormalizationFunction,
@@ -106,11 +107,19 @@ class _Function(CrossBatchNormalizationFunction):
         self._count = float(averages[0, -1]) * self._comm.size
         var = square - self._mean * self._mean
         self._inv_std = 1 / xp.sqrt(var + self._dtype.type(self._eps))
-        self._update_running(var, gamma.shape)
+        self._update_running(var)
         y = _centred(flat, self._mean, self._inv_std)
         y *= gamma.reshape(-1, 1)
         y += beta.reshape(-1, 1)
         return (self._layout.restore(y.astype(x.dtype, copy=False), x.shape),)
+
+    def _update_running(self, var):
+        unbiased = var * (self._count / max(self._count - 1, 1))
+        for running, fresh in zip(self._running, (self._mean, unbiased)):
+            if running is not None:
+                kernels.of(running).update_running(
+                    running, fresh.reshape(running.shape), self._decay
+                )
 
     def backward(self, indexes, grad_outputs):
         x, gamma = self.get_retained_inputs()

@@ -1,24 +1,27 @@
 """Per-device arithmetic.
 
-For batch normalization, :mod:`cpu` and :mod:`gpu` hold the same functions on
-arrays of shape ``(n, c, s)``: n samples, c channels and s positions, whatever the
-layout was before. Where channels are last in memory, n is samples times positions.
+For batch normalization, :mod:`cpu`, :mod:`gpu` and :mod:`arrays` hold the same
+functions, for NumPy arrays, for CuPy arrays and for all others (without Numba, NumPy
+arrays are among these), on arrays of shape ``(n, c, s)``: n samples, c channels and s
+positions, whatever the layout was before. Where channels are last in memory, n is
+samples times positions.
 Statistics are float64 arrays of shape ``(c,)``, and all arithmetic is float64.
 
 For CPUs alone there are :mod:`winograd` and :mod:`columns` for convolution, and
 :mod:`pooling` and :mod:`update`; images go through them with their channels last in
 memory (:mod:`memory`).
 
-Where Numba is missing (it has no wheel for some machines), :mod:`gpu` serves NumPy
-arrays as well, and what is for CPUs alone is left to Chainer.
+Where Numba is missing (it has no wheel for some machines), what is for CPUs alone is
+left to Chainer.
 """
 
 import contextlib
 import importlib.util
 
 import numpy
+from chainer.backends import cuda
 
-from chainer_crossbn.kernels import gpu
+from chainer_crossbn.kernels import arrays, gpu
 
 COMPILED = importlib.util.find_spec("numba") is not None
 if COMPILED:
@@ -34,7 +37,14 @@ if COMPILED:
 
 def of(x):
     """Return the module of kernels for the array ``x``."""
-    return cpu if COMPILED and isinstance(x, numpy.ndarray) else gpu
+    if COMPILED and isinstance(x, numpy.ndarray):
+        return cpu
+    return gpu if on_gpu(x) else arrays
+
+
+def on_gpu(x):
+    """Return whether ``x`` is an array on a GPU."""
+    return cuda.available and isinstance(x, cuda.ndarray)
 
 
 def are_compiled_for(x):
@@ -65,9 +75,9 @@ def precompile(dtype=numpy.float32):
     for positions in (1, 2):
         x = numpy.zeros((2, 2, positions), dtype)
         cpu.moments(x)
-        cpu.normalize(x, v, v, v)
+        cpu.normalize(x, v, v, v, v)
         cpu.gradient_sums(x, x, v, v)
-        cpu.input_gradient(x, x, v, v, v, v, v)
+        cpu.input_gradient(x, x, v, v, v, numpy.zeros(4), 1)
         cpu.update_running(x[0, 0], numpy.zeros(positions), 0.0)
     filters = numpy.zeros((2, 2, 3, 3), dtype)
     update.momentum_sgd(filters.copy(), filters, filters.copy(), 0.0, 0.0, 0.0)

@@ -8,7 +8,7 @@ the first row of the channel.
 
 import numpy
 
-from chainer_crossbn.kernels import gpu
+from chainer_crossbn.kernels import arrays
 from chainer_crossbn.kernels.compilation import REORDERED, compiled
 
 _ROWS = 256  # that are summed apart
@@ -92,7 +92,7 @@ def _moments(x, mean, m2):
 # No fastmath: all ranks must get the same bits, whichever of two comes first.
 @compiled(False)
 def merge(a, b, tags=0):
-    """As :func:`chainer_crossbn.kernels.gpu.merge`."""
+    """As :func:`chainer_crossbn.kernels.arrays.merge`."""
     b[:tags] += a[:tags]
     a, b = a[tags:], b[tags:]
     n, m = a[0], b[0]
@@ -192,17 +192,28 @@ def _compilable(x):
 
 
 def moments(x):
-    """As :func:`chainer_crossbn.kernels.gpu.moments`."""
+    """As :func:`chainer_crossbn.kernels.arrays.moments`."""
     c = x.shape[1]
     mean, m2 = numpy.zeros(c), numpy.zeros(c)
     _moments(_compilable(x), mean, m2)
     return mean, m2
 
 
-def normalize(x, mean, scale, shift):
-    """As :func:`chainer_crossbn.kernels.gpu.normalize`."""
+def finish_statistics(count, mean, m2, eps, running, decay):
+    """As :func:`chainer_crossbn.kernels.arrays.finish_statistics`."""
+    var = m2 / count
+    running_mean, running_var = running
+    if running_mean is not None:
+        update_running(running_mean, mean, decay)
+        update_running(running_var, var * (count / max(count - 1, 1)), decay)
+    return 1 / (var + eps) ** 0.5
+
+
+def normalize(x, mean, inv_std, gamma, beta):
+    """As :func:`chainer_crossbn.kernels.arrays.normalize`."""
     source = _compilable(x)
     y = numpy.empty_like(source)
+    scale, shift = arrays.scale(inv_std, gamma), arrays.wide(beta)
     if x.shape[2] == 1:
         _normalize_rows(source[:, :, 0], mean, scale, shift, y[:, :, 0])
     else:
@@ -211,7 +222,7 @@ def normalize(x, mean, scale, shift):
 
 
 def gradient_sums(x, gy, mean, inv_std):
-    """As :func:`chainer_crossbn.kernels.gpu.gradient_sums`."""
+    """As :func:`chainer_crossbn.kernels.arrays.gradient_sums`."""
     sums = numpy.zeros((2, x.shape[1]))
     x, gy = _compilable(x), _compilable(gy)
     if x.shape[2] == 1:
@@ -222,11 +233,12 @@ def gradient_sums(x, gy, mean, inv_std):
     return sums
 
 
-def input_gradient(x, gy, mean, inv_std, scale, mean_gy, mean_gy_x_hat):
-    """As :func:`chainer_crossbn.kernels.gpu.input_gradient`."""
+def input_gradient(x, gy, mean, inv_std, gamma, total, count):
+    """As :func:`chainer_crossbn.kernels.arrays.input_gradient`."""
     source = _compilable(x)
     gx = numpy.empty_like(source)
-    gy, vectors = _compilable(gy), (mean, inv_std * mean_gy_x_hat, scale, mean_gy)
+    mean_gy, slope = arrays.slopes(inv_std, total, count)
+    gy, vectors = _compilable(gy), (mean, slope, arrays.scale(inv_std, gamma), mean_gy)
     if x.shape[2] == 1:
         _input_gradient_of_rows(source[:, :, 0], gy[:, :, 0], *vectors, gx[:, :, 0])
     else:
@@ -235,8 +247,8 @@ def input_gradient(x, gy, mean, inv_std, scale, mean_gy, mean_gy_x_hat):
 
 
 def update_running(running, fresh, decay):
-    """As :func:`chainer_crossbn.kernels.gpu.update_running`."""
+    """As :func:`chainer_crossbn.kernels.arrays.update_running`."""
     if running.dtype.char in "fd" and running.flags.c_contiguous:
         _update_running(running.ravel(), fresh.ravel(), decay)
     else:
-        gpu.update_running(running, fresh, decay)
+        arrays.update_running(running, fresh.reshape(running.shape), decay)
