@@ -1,0 +1,31 @@
+"""How long ranks wait for each other, and how."""
+
+import os
+import time
+
+DEFAULT_TIMEOUT = 300.0
+
+# Lets a rank that shares the core run.
+yield_core = getattr(os, "sched_yield", lambda: time.sleep(0))
+
+
+class CollectiveError(RuntimeError):
+    """The ranks did not all reach the same layer; the message says where each is."""
+
+
+def timeout():
+    """Return the time limit of a collective in seconds (``CHAINER_CROSSBN_TIMEOUT``).
+
+    Raises:
+        ValueError: If the environment variable is not a positive number.
+    """
+    text = os.environ.get("CHAINER_CROSSBN_TIMEOUT", "")
+    try:
+        seconds = float(text) if text else DEFAULT_TIMEOUT
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise ValueError(
+            f"CHAINER_CROSSBN_TIMEOUT is {text!r}; set it to seconds above 0"
+        )
+    return seconds
