@@ -2,8 +2,13 @@
 
 import chainermn
 import numpy
+from chainer import backend
+from chainer.backends import cuda
 from chainermn.communicators.naive_communicator import NaiveCommunicator
 from mpi4py import MPI
+
+from chainer_crossbn import kernels
+from chainer_crossbn.kernels.launching import pinned
 
 _BLOCK_BYTES = 4 << 20
 
@@ -31,13 +36,7 @@ class HostCommunicator(NaiveCommunicator):
             model (chainer.Link): Has gradients of the same parameters on all ranks.
             zero_fill (bool): Whether a parameter without a gradient takes part as 0.
         """
-        pairs = sorted(model.namedparams())
-        parameters = [p for _, p in pairs if p.array is not None]
-        if zero_fill:
-            for p in parameters:
-                if p.grad is None:
-                    p.grad = p.xp.zeros_like(p.array)
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = _gradients(model, zero_fill)
         if not all(
             isinstance(g, numpy.ndarray) and g.dtype.char in "fd" for g in gradients
         ):
@@ -84,17 +83,82 @@ class HostCommunicator(NaiveCommunicator):
         block *= block.dtype.type(1 / self.size)
 
 
+class StagedCommunicator(HostCommunicator):
+    """Averages gradients that are on GPUs in pinned host memory.
+
+    It needs neither NCCL, so that ranks may share a GPU, nor an MPI library that takes
+    addresses on GPUs. All gradients of a dtype cross over to the host and back at once;
+    float16 ones are averaged in float32. In all else it is :class:`HostCommunicator`.
+
+    Args:
+        mpi_comm (mpi4py.MPI.Comm): All ranks.
+    """
+
+    def multi_node_mean_grad(self, model, zero_fill=False):
+        """As :meth:`HostCommunicator.multi_node_mean_grad`."""
+        gradients = _gradients(model, zero_fill)
+        if not all(map(kernels.on_gpu, gradients)):
+            super().multi_node_mean_grad(model, zero_fill)
+            return
+        for char in "efd":
+            alike = [g for g in gradients if g.dtype.char == char]
+            if alike:
+                self._mean_by_host(alike, numpy.promote_types(char, numpy.float32))
+
+    def _mean_by_host(self, gradients, dtype):
+        flat = cuda.cupy.concatenate([g.ravel() for g in gradients])
+        flat = flat.astype(dtype, copy=False)
+        key = "pinned", dtype
+        if key not in self._buffers or self._buffers[key].size < flat.size:
+            self._buffers[key] = pinned(flat.size, dtype)
+        staged = self._buffers[key][: flat.size]
+        flat.get(out=staged)
+        self._mean_of_large(staged, _BLOCK_BYTES // dtype.itemsize)
+        flat.set(staged)
+        start = 0
+        for gradient in gradients:
+            part = flat[start : start + gradient.size]
+            gradient[...] = part.reshape(gradient.shape)
+            start += gradient.size
+
+    def bcast_data(self, model):
+        """Give all ranks the parameters of the first.
+
+        Args:
+            model (chainer.Link): Has the same parameters on all ranks.
+        """
+        for _, parameter in sorted(model.namedparams()):
+            if parameter.array is not None:
+                values = backend.CpuDevice().send(parameter.array)
+                values = self.mpi_comm.bcast(values)
+                parameter.array[...] = parameter.xp.asarray(values)
+
+
+_OWN = {"host": HostCommunicator, "staged": StagedCommunicator}
+
+
+def _gradients(model, zero_fill):
+    """Return the gradients of a model, in an order that all ranks share."""
+    pairs = sorted(model.namedparams())
+    parameters = [p for _, p in pairs if p.array is not None]
+    if zero_fill:
+        for p in parameters:
+            if p.grad is None:
+                p.grad = p.xp.zeros_like(p.array)
+    return [p.grad for p in parameters if p.grad is not None]
+
+
 def create(name, mpi_comm):
     """Create a communicator by its name.
 
     Args:
-        name (str): ``host``, or a name that :func:`chainermn.create_communicator`
-            knows.
+        name (str): ``host``, ``staged``, or a name that
+            :func:`chainermn.create_communicator` knows.
         mpi_comm (mpi4py.MPI.Comm): All ranks.
 
     Returns:
         ChainerMN communicator.
     """
-    if name == "host":
-        return HostCommunicator(mpi_comm)
+    if name in _OWN:
+        return _OWN[name](mpi_comm)
     return chainermn.create_communicator(name, mpi_comm)

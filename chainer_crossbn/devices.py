@@ -25,7 +25,9 @@ def choose(args, world, node):
         UsageError: On all ranks, if what was asked for is not there.
     """
     gpus = _count_gpus()
-    enough = world.allreduce(gpus >= node.size, MPI.LAND)
+    # Through host memory several ranks may use one GPU.
+    needed = 1 if args.communicator == "staged" else node.size
+    enough = world.allreduce(gpus >= needed, MPI.LAND)
     if args.gpu and not enough:
         found = world.allreduce(gpus, MPI.MIN)
         if not cuda.available:
@@ -35,11 +37,14 @@ def choose(args, world, node):
             )
         raise UsageError(
             f"--gpu: CuPy sees {found} GPUs on a node with {node.size} ranks; start "
-            "fewer ranks on it or use --cpu"
+            "fewer ranks on it, let them share GPUs by --communicator staged, or use "
+            "--cpu"
         )
     if enough and not args.cpu:
         args.communicator = args.communicator or "pure_nccl"
-        return chainer.get_device(f"@cupy:{node.rank}"), "a GPU for each rank"
+        shared = world.allreduce(gpus < node.size, MPI.LOR)
+        reason = "shared by the ranks of a node" if shared else "a GPU for each rank"
+        return chainer.get_device(f"@cupy:{node.rank % gpus}"), reason
     args.communicator = args.communicator or "host"
     if args.communicator not in ("host", "naive"):
         raise UsageError(
