@@ -51,7 +51,8 @@ endif
 # How many times `make faults` kills a rank.
 N := 100
 
-.PHONY: help demo faults paper figures test lint bench venv clean
+.PHONY: help demo faults paper figures test test-nvrtc lint bench venv \
+    clean
 
 help:
 	@echo "make demo   train three small networks on 4 ranks and draw the figures"
@@ -59,6 +60,7 @@ help:
 	@echo "            [ONLY=\"fig3 fig4\"] [SEEDS=3]"
 	@echo "make figures  the report of the paper's evaluation again, from its logs"
 	@echo "make test   lint and run the tests"
+	@echo "make test-nvrtc  compile the kernels of GPUs, from K80 to B200; needs no GPU"
 	@echo "make faults kill ranks of small runs, N=100 times, and see that nothing is lost"
 	@echo "make lint   lint alone"
 	@echo "make bench  compare speed with ChainerMN and PyTorch; QUICK=1: one round"
@@ -87,6 +89,10 @@ figures: venv
 
 test: lint
 	$(IN_VENV) python -m pytest
+
+test-nvrtc: venv
+	$(VENV)/bin/python -m pip install -q --no-build-isolation -e ".[nvrtc]"
+	$(IN_VENV) python -m pytest tests/nvrtc/compilation.py
 
 faults: venv
 	$(IN_VENV) python tests/faults/campaign.py $(N)

@@ -1,0 +1,79 @@
+"""All kernels compile for all generations of GPUs; no GPU is needed for that.
+
+CUDA 11's compiler takes a K80 (compute capability 3.7), CUDA 12's all from 5.0 on.
+"""
+
+import ctypes
+import functools
+import itertools
+from importlib import metadata
+
+import chainer_crossbn  # noqa: F401  makes Chainer importable
+
+# isort: split
+import numpy as np
+import pytest
+from cuda_on_host import kernels
+
+from chainer_crossbn.kernels import gpu, packing
+
+ARCHITECTURES = {"cu11": (37, 50, 60, 70, 80), "cu12": (50, 60, 70, 80, 90, 100)}
+DTYPES = [np.dtype(name) for name in ("float16", "float32", "float64")]
+SOURCES = [
+    *((gpu.SOURCE, gpu.options(x, p)) for x, p in itertools.product(DTYPES, DTYPES)),
+    (packing.SOURCE, ()),
+]
+
+
+@functools.cache
+def compiler(release):
+    """Load NVRTC from the wheel of a CUDA release."""
+    files = metadata.files(f"nvidia-cuda-nvrtc-{release}")
+    (path,) = (f for f in files if f.match("libnvrtc.so.*") and "alt" not in f.name)
+    return ctypes.CDLL(str(path.locate()))
+
+
+def compiled(nvrtc, source, options):
+    """Return status, log and machine code."""
+    program = ctypes.c_void_p()
+    text = source.read_text().encode()
+    made = nvrtc.nvrtcCreateProgram(
+        ctypes.byref(program), text, source.name.encode(), 0, None, None
+    )
+    assert made == 0
+    words = [option.encode() for option in options]
+    status = nvrtc.nvrtcCompileProgram(
+        program, len(words), (ctypes.c_char_p * len(words))(*words)
+    )
+    log = _read(nvrtc, "ProgramLog", program)
+    code = b"" if status else _read(nvrtc, "CUBIN", program)
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    return status, log.rstrip(b"\0").decode(), code
+
+
+def _read(nvrtc, what, program):
+    size = ctypes.c_size_t()
+    assert getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size)) == 0
+    text = ctypes.create_string_buffer(size.value)
+    assert getattr(nvrtc, f"nvrtcGet{what}")(program, text) == 0
+    return text.raw
+
+
+@pytest.mark.parametrize(
+    "source,options", SOURCES, ids=[" ".join((s.name, *o)) for s, o in SOURCES]
+)
+@pytest.mark.parametrize(
+    "release,architecture",
+    [(release, a) for release, found in ARCHITECTURES.items() for a in found],
+)
+def test_compilation(release, architecture, source, options):
+    status, log, code = compiled(
+        compiler(release),
+        source,
+        ("--std=c++11", f"--gpu-architecture=sm_{architecture}", *options),
+    )
+    assert status == 0, log
+    assert "warning" not in log.replace("deprecated", "")
+    assert code.startswith(b"\x7fELF")
+    names = [name for name in kernels(source.read_text()) if name.encode() not in code]
+    assert not names
