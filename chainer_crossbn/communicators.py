@@ -7,8 +7,9 @@ from chainer.backends import cuda
 from chainermn.communicators.naive_communicator import NaiveCommunicator
 from mpi4py import MPI
 
-from chainer_crossbn import kernels
+from chainer_crossbn import kernels, shared_mean
 from chainer_crossbn.kernels.launching import pinned
+from chainer_crossbn.shared_memory import is_usable
 
 _BLOCK_BYTES = 4 << 20
 
@@ -18,8 +19,9 @@ class HostCommunicator(NaiveCommunicator):
 
     Where ChainerMN's ``naive`` makes one all-reduce for each gradient and then divides
     it, this one puts small gradients together, and takes large ones apart, so that a
-    block is divided while it is in the cache. In all else it is ``naive``; unlike
-    there, gradients need not be C-contiguous.
+    block is divided while it is in the cache. Ranks of one node average in memory that
+    they share, others by MPI. In all else it is ``naive``; unlike there, gradients need
+    not be C-contiguous.
 
     Args:
         mpi_comm (mpi4py.MPI.Comm): All ranks.
@@ -28,6 +30,11 @@ class HostCommunicator(NaiveCommunicator):
     def __init__(self, mpi_comm):
         super().__init__(mpi_comm)
         self._buffers = {}
+        self._block_bytes = _BLOCK_BYTES
+        self._shared = None
+        if self.size > 1 and is_usable(mpi_comm):
+            self._shared = {}
+            self._block_bytes = shared_mean.block_bytes(self.size)
 
     def multi_node_mean_grad(self, model, zero_fill=False):
         """Average the gradients of a model over the ranks, in place.
@@ -46,7 +53,7 @@ class HostCommunicator(NaiveCommunicator):
             self._mean([g for g in gradients if g.dtype == dtype], dtype)
 
     def _mean(self, gradients, dtype):
-        size = _BLOCK_BYTES // numpy.dtype(dtype).itemsize
+        size = self._block_bytes // numpy.dtype(dtype).itemsize
         buffer = self._buffers.setdefault(dtype, numpy.empty(size, dtype))
         packed, used = [], 0
         for gradient in gradients:
@@ -79,6 +86,12 @@ class HostCommunicator(NaiveCommunicator):
             gradient[...] = flat.reshape(gradient.shape)
 
     def _mean_of_block(self, block):
+        if self._shared is not None:
+            if block.dtype not in self._shared:
+                mean = shared_mean.SharedMean(self.mpi_comm, block.dtype)
+                self._shared[block.dtype] = mean
+            self._shared[block.dtype].of(block)
+            return
         self.mpi_comm.Allreduce(MPI.IN_PLACE, block)
         block *= block.dtype.type(1 / self.size)
 
@@ -113,7 +126,7 @@ class StagedCommunicator(HostCommunicator):
             self._buffers[key] = pinned(flat.size, dtype)
         staged = self._buffers[key][: flat.size]
         flat.get(out=staged)
-        self._mean_of_large(staged, _BLOCK_BYTES // dtype.itemsize)
+        self._mean_of_large(staged, self._block_bytes // dtype.itemsize)
         flat.set(staged)
         start = 0
         for gradient in gradients:

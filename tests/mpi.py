@@ -46,10 +46,10 @@ def mpiexec(n_ranks, *command, timeout=120, cwd=ROOT, env=None, stdout=subproces
     return done
 
 
-def run_tests(n_ranks, path, timeout=240):
+def run_tests(n_ranks, path, timeout=240, collective=""):
     """Run the tests of a file in tests/ranks on some ranks; fail if one fails."""
-    done = mpiexec(
-        n_ranks, "-m", "pytest", "-q", ROOT / "tests" / "ranks" / path, timeout=timeout
-    )
+    cases = ROOT / "tests" / "ranks" / path
+    env = {"CHAINER_CROSSBN_COLLECTIVE": collective}
+    done = mpiexec(n_ranks, "-m", "pytest", "-q", cases, timeout=timeout, env=env)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
     assert " passed" in done.stdout, done.stdout

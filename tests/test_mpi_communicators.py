@@ -4,6 +4,8 @@ import pytest
 from mpi import run_tests
 
 
-@pytest.mark.parametrize("n_ranks", [1, 2, 3])
-def test_communicators(n_ranks):
-    run_tests(n_ranks, "communicator_cases.py")
+@pytest.mark.parametrize(
+    "n_ranks,collective", [(1, ""), (2, ""), (3, ""), (2, "mpi"), (3, "mpi")]
+)
+def test_communicators(n_ranks, collective):
+    run_tests(n_ranks, "communicator_cases.py", collective=collective)

@@ -7,3 +7,8 @@ from mpi import run_tests
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 4])
 def test_exactness(n_ranks):
     run_tests(n_ranks, "exactness_cases.py")
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_exactness_by_mpi(n_ranks):
+    run_tests(n_ranks, "exactness_cases.py", collective="mpi")

@@ -1,15 +1,17 @@
-"""All-reduces of vectors in host memory, by MPI."""
+"""All-reduces of vectors in host memory."""
 
 import functools
 import time
-from typing import NamedTuple
 
 import numpy
 
 from chainer_crossbn import kernels
-from chainer_crossbn.collectives.order import Channel, tagged
+from chainer_crossbn.collectives.order import Channel, Place, tagged
+from chainer_crossbn.collectives.shared import SharedStep
+from chainer_crossbn.shared_memory import Slots, is_usable
 
 _MAIL_TAG = 0x4342
+_LEAST_SLOT = 4096  # numbers
 
 
 @functools.cache
@@ -35,34 +37,44 @@ def _whole(size):
     return MPI.DOUBLE.Create_contiguous(size).Commit()
 
 
-class _Step(NamedTuple):
-    """An agreed all-reduce: its buffers, with tags in them, and what these add to."""
+class _MPIStep:
+    """An agreed all-reduce by MPI: its buffers, with tags in them."""
 
-    layer: str
-    size: int
-    send: numpy.ndarray
-    receive: numpy.ndarray
-    arguments: tuple  # of Iallreduce
-    sum: float
-    sum_of_squares: float
-
-    @classmethod
-    def make(cls, layer, size, number, n_ranks, merging):
-        send, receive = tagged(number, numpy.zeros(size)), numpy.empty(size + 2)
-        arguments = send, receive
-        if merging:
-            whole = _whole(len(send))
-            arguments = [send, 1, whole], [receive, 1, whole], _merging()
-        return cls(
-            *(layer, size, send, receive, arguments),
-            *(float(n_ranks * number), float(n_ranks * number**2)),
+    def __init__(self, layer, size, number, merging, n_ranks):
+        self.layer = layer
+        self.size = size
+        self._send, self._receive = (
+            tagged(number, numpy.zeros(size)),
+            numpy.empty(size + 2),
         )
+        self._arguments = self._send, self._receive
+        if merging:
+            whole = _whole(size + 2)
+            self._arguments = (
+                [self._send, 1, whole],
+                [self._receive, 1, whole],
+                _merging(),
+            )
+        self._expected = float(n_ranks * number), float(n_ranks * number**2)
+
+    def start(self, mpi_comm, vector, turn):
+        """Give this rank's vector."""
+        self._send[2:] = vector
+        self.done = mpi_comm.Iallreduce(*self._arguments).Test
+
+    def result(self):
+        """Return what came out, ``None`` if a rank was at another all-reduce."""
+        received = self._receive
+        if (received[0], received[1]) != self._expected:
+            return None
+        return received[2:].copy()
 
 
 class HostChannel(Channel):
-    """Non-blocking all-reduces by MPI, checked for order and limited in time.
+    """All-reduces checked for order and limited in time.
 
-    Pairs of moments are merged inside the all-reduce
+    Ranks of one node reduce in memory that they share, others by non-blocking
+    all-reduces of MPI. Pairs of moments are merged
     (:func:`chainer_crossbn.kernels.arrays.merge`).
 
     Args:
@@ -76,6 +88,8 @@ class HostChannel(Channel):
     def __init__(self, mpi_comm):
         super().__init__(mpi_comm, _MAIL_TAG)
         self.note = None
+        self._shares_memory = None
+        self._slots = None
 
     def sum(self, mpi_comm, vector, layer):
         """Return the sum of the ranks' vectors.
@@ -95,20 +109,31 @@ class HostChannel(Channel):
     def _reduce(self, mpi_comm, vector, layer, merging):
         started = time.perf_counter() if self.note else None
         step = self._next_step(layer, vector.size, merging)
-        step.send[2:] = vector
-        request = mpi_comm.Iallreduce(*step.arguments)
-        if not request.Test():
+        step.start(mpi_comm, vector, self._turn)
+        if not step.done():
             place = self._place_of(step)
-            self._wait(request.Test, place, lambda: self._mail_of(place.turn))
+            self._wait(step.done, place, lambda: self._mail_of(place.turn))
         self._read_mail()
-        receive = step.receive
-        tags_agree = receive[0] == step.sum and receive[1] == step.sum_of_squares
-        if not tags_agree or self._mail_of(self._turn):
+        result = step.result()
+        if result is None or self._mail_of(self._turn):
             self._fail(self._place_of(step))
         self._end(step)
         if self.note:
             self.note(started, time.perf_counter())
-        return receive[2:].copy()
+        return result
 
     def _make_step(self, layer, size, number, merging):
-        return _Step.make(layer, size, number, self._size, merging)
+        if self._shares_memory is None:
+            self._meet(Place(self._turn, layer, size))
+            self._shares_memory = is_usable(self._mpi_comm)
+        if not self._shares_memory:
+            return _MPIStep(layer, size, number, merging, self._size)
+        if self._slots is None or self._slots.size < size:
+            self._meet(Place(self._turn, layer, size))
+            self._slots = Slots(self._mpi_comm, max(2 * size, _LEAST_SLOT))
+        return SharedStep(layer, size, number, merging, self._slots)
+
+    def _meet(self, place):
+        """Wait for all ranks, as what follows waits for them without a limit."""
+        met = self._mpi_comm.Ibarrier().Test
+        self._wait(met, place, lambda: self._mail_of(place.turn))

@@ -54,6 +54,49 @@ def merge(a, b, tags=0):
     b[0] = total
 
 
+def all_above(numbers, bound):
+    """Return whether all of some int64 numbers are above one."""
+    return bool(numbers.min() > bound)
+
+
+def all_equal(numbers, number):
+    """Return whether all of some int64 numbers are one."""
+    return bool((numbers == number).all())
+
+
+def sum_rows(rows, total):
+    """Sum the starts of rows, always in the same order.
+
+    Args:
+        rows: float64 array of shape (n, at least m) in host memory.
+        total: float64 array of shape (m,); gets the sum.
+    """
+    total[:] = 0
+    for row in rows:
+        total += row[: total.size]
+
+
+def merge_rows(rows, merged):
+    """As :func:`sum_rows`, for moments that are merged (:func:`merge`)."""
+    merged[:] = rows[0, : merged.size]
+    for row in rows[1:]:
+        merge(row[: merged.size], merged)
+
+
+def mean_rows(rows, factor, mean):
+    """Add up rows, always in the same order, and multiply by a factor.
+
+    Args:
+        rows: Array of shape (n, m) in host memory, float32 or float64.
+        factor: What the sum is multiplied by, of the same dtype.
+        mean: Array of shape (m,) of the same dtype; gets the result.
+    """
+    mean[:] = rows[0]
+    for row in rows[1:]:
+        mean += row
+    mean *= factor
+
+
 def finish_statistics(count, mean, m2, eps, running, decay):
     """Return 1 / sqrt(var + eps), and update the running statistics.
 

@@ -111,6 +111,50 @@ def merge(a, b, tags=0):
     b[0] = total
 
 
+@compiled(False)
+def all_above(numbers, bound):
+    """As :func:`chainer_crossbn.kernels.arrays.all_above`."""
+    return numbers.min() > bound
+
+
+@compiled(False)
+def all_equal(numbers, number):
+    """As :func:`chainer_crossbn.kernels.arrays.all_equal`."""
+    return (numbers == number).all()
+
+
+@compiled(False)
+def sum_rows(rows, total):
+    """As :func:`chainer_crossbn.kernels.arrays.sum_rows`."""
+    total[:] = 0
+    for i in range(len(rows)):
+        for k in range(total.size):
+            total[k] += rows[i, k]
+
+
+@compiled(False)
+def merge_rows(rows, merged):
+    """As :func:`chainer_crossbn.kernels.arrays.merge_rows`."""
+    merged[:] = rows[0, : merged.size]
+    for i in range(1, len(rows)):
+        merge(rows[i, : merged.size], merged, 0)
+
+
+@compiled(False)
+def _add(a, b, factor, total):
+    for k in range(total.size):
+        total[k] = (a[k] + b[k]) * factor
+
+
+def mean_rows(rows, factor, mean):
+    """As :func:`chainer_crossbn.kernels.arrays.mean_rows`."""
+    total = rows[0]
+    for row in rows[1:-1]:
+        _add(total, row, rows.dtype.type(1), mean)
+        total = mean
+    _add(total, rows[-1], factor, mean)
+
+
 @compiled({"contract"})
 def _normalize(x, mean, scale, shift, y):
     n, c, s = x.shape

@@ -1,10 +1,13 @@
 """The communicator for host memory beside numpy."""
 
+import os
+
 import chainer
 import numpy as np
 import pytest
 from mpi4py import MPI
 
+from chainer_crossbn import CollectiveError
 from chainer_crossbn.communicators import HostCommunicator, create
 
 
@@ -84,3 +87,13 @@ def test_a_split_communicator_is_one_too(host):
     ranks = range(host.rank % 2, host.size, 2)
     expected = sum(gradient((3,), "f", r, 0) for r in ranks) / len(ranks)
     assert np.abs(model.p0.grad - expected).max() < 1e-6
+
+
+def test_ranks_with_different_gradients_are_told(host):
+    if host.size == 1 or os.environ.get("CHAINER_CROSSBN_COLLECTIVE") == "mpi":
+        return
+    model = model_of("ffffffff", host.rank)
+    if host.rank == 0:
+        model.p1.grad = None
+    with pytest.raises(CollectiveError, match="different gradients"):
+        create("host", MPI.COMM_WORLD).multi_node_mean_grad(model)

@@ -167,7 +167,8 @@ def test_paper_refuses_bad_options(comm, options, message):
 
 @pytest.mark.parametrize("n_allreduces", [1, 2])
 @pytest.mark.parametrize("backward", ["exact", "local"])
-def test_paper_makes_so_many_allreduces(comm, n_allreduces, backward):
+def test_paper_makes_so_many_allreduces(comm, n_allreduces, backward, monkeypatch):
+    monkeypatch.setenv("CHAINER_CROSSBN_COLLECTIVE", "mpi")
     counting = Counting(MPI.COMM_WORLD.Dup())
     link, _, _ = paper(
         chainermn.create_communicator("naive", counting),

@@ -5,6 +5,7 @@ batch in long double (tests/reference.py).
 """
 
 import copy
+import os
 import pickle
 import warnings
 
@@ -23,6 +24,7 @@ from chainer_crossbn import (
     CrossBatchNormalization,
     cross_batch_normalization,
 )
+from chainer_crossbn.shared_memory import Slots
 from chainer_crossbn.updaters import prime
 
 # Half a unit in the last place of float16 is 4.9e-4 of the largest value.
@@ -612,10 +614,47 @@ OTHER_COLLECTIVES = [
 ]
 
 
+def count_shared(monkeypatch):
+    """Note the turns in shared memory, and forbid the collectives of MPI."""
+    sent = []
+    publish = Slots.publish
+
+    def counted(self, turn, token):
+        sent.append(turn)
+        publish(self, turn, token)
+
+    monkeypatch.setattr(Slots, "publish", counted)
+    for name in ("Iallreduce", *OTHER_COLLECTIVES):
+        monkeypatch.setattr(Counting, name, _forbidden(name), raising=False)
+    return sent
+
+
+@pytest.mark.parametrize("c", [1, 64, 512])
+def test_one_turn_in_shared_memory_a_direction(comm, c, monkeypatch):
+    if comm.size == 1 or os.environ.get("CHAINER_CROSSBN_COLLECTIVE") == "mpi":
+        return
+    counting = Counting(MPI.COMM_WORLD.Dup())
+    link = CrossBatchNormalization(c, chainermn.create_communicator("naive", counting))
+    x, gy = batch((2, c), "float32", seed=comm.rank)
+    for _ in range(2):
+        run(link, x, gy)
+    sent = count_shared(monkeypatch)
+    for i in range(3):
+        y = link(chainer.Variable(x))
+        assert len(sent) == 2 * i + 1
+        y.grad = gy
+        y.backward()
+        assert len(sent) == 2 * i + 2
+    with chainer.using_config("train", False):
+        link(x)
+    assert len(sent) == 6
+
+
 @pytest.mark.parametrize("c", [1, 64, 512])
 def test_one_collective_a_direction(comm, c, monkeypatch):
     if comm.size == 1:
         return
+    monkeypatch.setenv("CHAINER_CROSSBN_COLLECTIVE", "mpi")
     counting = Counting(MPI.COMM_WORLD.Dup())
     link = CrossBatchNormalization(c, chainermn.create_communicator("naive", counting))
     x, gy = batch((2, c), "float32", seed=comm.rank)
