@@ -28,7 +28,7 @@ SMOKE = definitions.SCALES["smoke"]
 LAPTOP = definitions.SCALES["laptop"]
 EXPERIMENTS = ["fig3", "fig4", "fig5", "table2"]
 STATISTICS = "statistics.json"
-EXPERIMENTS += ["sweep", "rates", "layers", "comparators"]
+EXPERIMENTS += ["sweep", "rates", "rates2", "layers", "comparators"]
 
 # Stands in for train_cifar.py: writes what that writes, at once.
 FAKE = """

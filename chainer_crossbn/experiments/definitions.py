@@ -194,6 +194,17 @@ def experiments(scale):
             ),
         ),
         Experiment(
+            "rates2",
+            "Learning rates, as multiples of the standard one, at batch size 2",
+            (4,),
+            tuple(
+                Setting(bn, 2, rate=rate)
+                for rate in scale.rates
+                if rate >= 1
+                for bn in _NORMALIZED
+            ),
+        ),
+        Experiment(
             "layers",
             "Batch normalization in only the front or only the back layers",
             (),

@@ -36,7 +36,7 @@ def draw(results):
         groups = group_runs(results.runs(of_paper))
         title = "Table 2: total time at batch size 64"
         drawn["table2"] = bars.total_times(groups, title, PAPER_SECONDS)
-    drawings = {"sweep": _sweep, "rates": _rates}
+    drawings = {"sweep": _sweep, "rates": _rates, "rates2": _rates}
     for name, function in drawings.items():
         runs = results.runs(by_name[name].settings)
         if runs:
@@ -65,10 +65,13 @@ def _sweep(results, experiment, groups):
             for setting in experiment.settings
             if setting.bn == bn and results.by_seed(setting)
         }
-        test, training, time = (
+        test, training = (
             {batch: [of(run) for run in found] for batch, found in runs.items()}
-            for of in (_test, _training, lambda run: 1e3 * seconds_per_image(run))
+            for of in (_test, _training)
         )
+        time = {
+            batch: [1e3 * seconds_per_image(found[0])] for batch, found in runs.items()
+        }
         name = networks.name(bn)
         accuracies.append(trends.Line(f"{name}, test", colour, test))
         accuracies.append(trends.Line(f"{name}, train", colour, training, dashed=True))
@@ -81,23 +84,23 @@ def _sweep(results, experiment, groups):
 
 
 def _rates(results, experiment, groups):
-    names = ("none", "normal", "multigpu")
-    colours = networks.colours(names)
+    (batch,) = {setting.batch for setting in experiment.settings}
+    colours = networks.colours(dict.fromkeys(s.bn for s in experiment.settings))
     panels = []
     for of, label in ((_test, "test"), (_training, "training")):
         lines = []
-        for bn in names:
+        for bn, colour in colours.items():
             points = {}
             for setting in experiment.settings:
                 if setting.bn == bn:
                     for run in results.runs([setting]):
                         rate = run.arguments["lr"]
                         points.setdefault(rate, []).append(of(run))
-            lines.append(trends.Line(networks.name(bn), colours[bn], points))
+            lines.append(trends.Line(networks.name(bn), colour, points))
         panels.append(
             trends.Panel("Learning rate", f"Final {label} accuracy [%]", lines)
         )
-    title = "Accuracy against learning rate at batch size 64"
+    title = f"Accuracy against learning rate at batch size {batch}"
     return trends.draw(panels, title, groups, _of_seeds(groups))
 
 

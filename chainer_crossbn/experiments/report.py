@@ -142,8 +142,8 @@ def _experiments(found, shown):
             parts.append(f"![{experiment.title}]({shown[name]})")
         if name == "table2":
             parts.append(tables.times(found, experiment.settings))
-        elif name == "rates":
-            parts.append(tables.rates(found))
+        elif name in ("rates", "rates2"):
+            parts.append(tables.rates(found, experiment.settings))
         else:
             parts.append(tables.runs(found, experiment.settings))
         if name == "sweep" and "deviations" in shown:

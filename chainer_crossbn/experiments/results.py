@@ -70,6 +70,10 @@ class Results:
         """Return all finished runs of some settings as a list."""
         return [run for setting in settings for run in self.by_seed(setting).values()]
 
+    def first(self, setting):
+        """Return the finished run of the first seed, in a list, which may be empty."""
+        return list(self.by_seed(setting).values())[:1]
+
     def paired(self, *settings):
         """Return the runs that some settings have of the same seed.
 

@@ -26,7 +26,7 @@ def runs(results, settings):
     head += ("total [s]", "ms an image")
     lines = []
     for setting in settings:
-        found = results.runs([setting])
+        found, first = results.runs([setting]), results.first(setting)
         if not found:
             continue
         lines.append(
@@ -37,8 +37,8 @@ def runs(results, settings):
                 len(found),
                 _spread([100 * run.final_accuracy for run in found], ".1f"),
                 _spread([_training(run) for run in found], ".1f"),
-                _spread([run.total_time for run in found], ".0f"),
-                _spread([1e3 * seconds_per_image(run) for run in found], ".2f"),
+                f"{first[0].total_time:.0f}",
+                f"{1e3 * seconds_per_image(first[0]):.2f}",
             )
         )
     return markdown(head, lines)
@@ -82,25 +82,27 @@ def times(results, settings):
     return markdown(head, lines)
 
 
-def rates(results):
+def rates(results, settings):
     """Test accuracy in percent by network and multiple of the learning rate.
 
     Args:
         results (Results): The finished runs.
+        settings (iterable of Setting): All of one batch size.
 
     Returns:
         str: The table.
     """
-    multiples = results.scale.rates
+    multiples = dict.fromkeys(setting.rate for setting in settings)
+    (batch,) = {setting.batch for setting in settings}
     lines = []
-    for bn in ("none", "normal", "multigpu"):
+    for bn in dict.fromkeys(setting.bn for setting in settings):
         cells = []
         for rate in multiples:
-            found = results.runs([Setting(bn, 64, rate=rate)])
+            found = results.runs([Setting(bn, batch, rate=rate)])
             values = [100 * run.final_accuracy for run in found]
             cells.append(_spread(values, ".1f") if values else _MISSING)
         lines.append((networks.name(bn), *cells))
-    standard = results.rule.rate(64 * results.scale.ranks)
+    standard = results.rule.rate(batch * results.scale.ranks)
     head = ("learning rate", *(f"{rate * standard:g}" for rate in multiples))
     return markdown(head, lines)
 
