@@ -18,6 +18,7 @@ NAMES = {
     "multigpu": ("this package", "#d62728", "o"),
     "ours": ("this package", "#d62728", "o"),
     "normal": ("this package, normalBN", "#ff9896", "s"),
+    "profiled": ("this package, profiled", "#9467bd", "X"),
     "chainermn": ("ChainerMN", "#1f77b4", "^"),
     "chainermn-normal": ("ChainerMN, normalBN", "#aec7e8", "v"),
     "chainer": ("Chainer", "#1f77b4", "^"),
