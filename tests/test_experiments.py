@@ -354,7 +354,7 @@ def test_smoke(out):
     assert not list(out.glob("*-rate-x2-s0/profile.json"))
     text = (out / "REPRODUCTION.md").read_text()
     # One more is of the model of the time of an iteration.
-    assert len(list((out / "figures").iterdir())) + 1 == text.count("![") == 14
+    assert len(list((out / "figures").iterdir())) + 1 == text.count("![") == 15
     for path in re.findall(r"\]\((\S+)\)", text):
         assert (out / path).is_file(), path
     assert "| 7 |" in text and "not run: scaling" not in text
