@@ -92,7 +92,7 @@ def test_reads_no_files(tmp_path):
 
 
 def test_unknown_name():
-    with pytest.raises(datasets.DatasetError, match="cifar10, cifar100, folder, imag):
+    with pytest.raises(datasets.DatasetError, match="cifar100, folder, imagenet, syn"):
         datasets.load("mnist")
 
 

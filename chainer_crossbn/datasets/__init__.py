@@ -67,8 +67,8 @@ def load(
     if name == synthetic.NAME:
         if path is not None:
             raise DatasetError(
-                "--dataset synthetic reads no files; leave out --data, which tells "
-                "where those of the others lie"
+                "--dataset synthetic reads no files; --data is for the others, leave "
+                "it out"
             )
         return synthetic.load(train_size, test_size, seed, side or synthetic.SIDE)
     if name in cifar.NAMES:
