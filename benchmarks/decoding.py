@@ -2,10 +2,10 @@
 
     python benchmarks/decoding.py [--threads 1 2 4] [--data DIR]
 
-Without DIR it writes 64 JPEG files of 500 x 375 pixels, as ImageNet's are on the
-average, of smooth random colours with noise; with DIR (the directory that has train/) it
-reads 256 of the files there. Files are read once before, so the disk is not measured. A
-step is that of VGG16 with multigpuBN in full width, on one rank with 2 images.
+Without DIR it writes 64 JPEG files of 500 x 375 pixels, about what ImageNet's are, of
+smooth random colours with noise; with DIR, which has train/, it reads 256 of the files
+there. They are read again and again, so what is measured is not the disk. A step is
+that of VGG16 with multigpuBN in full width, on one rank with 2 images.
 """
 
 import argparse

@@ -137,16 +137,8 @@ def test_bad_arguments(tmp_path, flags, message):
     ids=["batchsize", "train-size", "eval-train"],
 )
 def test_bad_sizes(tree, tmp_path, flags, message):
-    flags = (
-        "--dataset",
-        "folder",
-        "--data",
-        tree,
-        *flags,
-        "--out",
-        tmp_path / "result",
-    )
-    assert_refused(train(2, *flags), message, tmp_path)
+    of_tree = ("--dataset", "folder", "--data", tree, "--out", tmp_path / "result")
+    assert_refused(train(2, *of_tree, *flags), message, tmp_path)
 
 
 def test_a_file_that_is_no_image(tree, tmp_path):
