@@ -66,6 +66,7 @@ def our_step(bn, batch, width, fc_units, without=None, profiled=False):
 
     from chainer_crossbn import communicators, kernels, normalizers
     from chainer_crossbn.kernels.memory import keep_freed_memory
+    from chainer_crossbn.loading import Request
     from chainer_crossbn.models import VGG16
     from chainer_crossbn.optimizers import MomentumSGD
     from chainer_crossbn.profiling import Profiler
@@ -89,6 +90,10 @@ def our_step(bn, batch, width, fc_units, without=None, profiled=False):
 
         def __next__(self):
             return np.arange(batch), batch * comm.size
+
+        def coming(self):
+            while True:
+                yield Request(np.arange(batch))
 
     cpu = chainer.get_device("@numpy")
     updater = GlobalUpdater({"main": Iterator()}, optimizer, *data, comm, cpu)

@@ -4,7 +4,7 @@ import math
 
 import chainer
 
-from chainer_crossbn import datasets, normalization_arguments
+from chainer_crossbn import data_arguments, normalization_arguments
 from chainer_crossbn.command_line import Parser, add, number
 from chainer_crossbn.models import MODELS
 
@@ -34,6 +34,7 @@ OF_RESULT = (
     *("paper_allreduces", "paper_backward", "groups", "weight_norm_init"),
     *("width", "fc_units", "dropout", "init", "batchsize", "epoch", "lr", "momentum"),
     *("weight_decay", "lr_step", "train_size", "test_size", "eval_train"),
+    "image_size",
 )
 
 
@@ -140,29 +141,7 @@ def parse(argv=None, given_only=False):
     )
 
     data = parser.add_argument_group("data")
-    add(data, "--dataset", choices=datasets.NAMES, default="cifar10", help="images")
-    add(
-        data,
-        "--data",
-        metavar="PATH",
-        help="CIFAR archive (cifar-10-python.tar.gz), unpacked directory, or a "
-        "directory that holds either (default: Chainer's cache, else download)",
-    )
-    add(
-        data,
-        "--train-size",
-        type=count,
-        metavar="N",
-        help="train on N images, balanced",
-    )
-    add(data, "--test-size", type=count, metavar="N", help="test on N images, balanced")
-    add(
-        data,
-        "--eval-train",
-        type=count,
-        metavar="N",
-        help="training images for train/main/* (default: as many as test images)",
-    )
+    data_arguments.add_to(data)
 
     machine = parser.add_argument_group("machine")
     add(
@@ -220,6 +199,7 @@ def parse(argv=None, given_only=False):
         return parser.parse_args(argv)
     args = parser.parse_args(argv)
     normalization_arguments.check(args)
+    data_arguments.check(args)
     return args
 
 
@@ -235,6 +215,7 @@ def complete(args, n_ranks):
     """
     args.lr = args.lr or default_lr(args.batchsize * n_ranks)
     normalization_arguments.complete(args, n_ranks)
+    data_arguments.complete(args)
     if args.name is None:
         words = normalization_arguments.words(args)
         args.name = "-".join(

@@ -1,7 +1,11 @@
 """Iterate over a data set that all ranks share."""
 
+import copy
+
 import numpy
 from chainer.dataset import Iterator
+
+from chainer_crossbn.loading import Request
 
 
 class ShareIterator(Iterator):
@@ -66,6 +70,14 @@ class ShareIterator(Iterator):
             self._order = self._shuffle()
         return numpy.array_split(batch, self._size)[self._rank], len(batch)
 
+    def coming(self):
+        """Return an iterator, without an end, of requests for what comes next.
+
+        It goes on from where this iterator is now, and moves on its own. What is drawn
+        for an image depends on the seed and the epoch.
+        """
+        return _requests(copy.copy(self))
+
     def serialize(self, serializer):
         self.epoch = serializer("epoch", self.epoch)
         self.is_new_epoch = serializer("is_new_epoch", self.is_new_epoch)
@@ -76,3 +88,9 @@ class ShareIterator(Iterator):
             self.epoch += 1
             self._position = 0
         self._order = self._shuffle()
+
+
+def _requests(iterator):
+    while True:
+        draw = (iterator._seed, iterator.epoch)
+        yield Request(next(iterator)[0], draw)

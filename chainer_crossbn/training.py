@@ -23,6 +23,7 @@ from chainer_crossbn import (
     collectives,
     communicators,
     console,
+    data_arguments,
     datasets,
     devices,
     kernels,
@@ -36,6 +37,7 @@ from chainer_crossbn.ending import Ended
 from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator, Guard
 from chainer_crossbn.iterators import ShareIterator
 from chainer_crossbn.kernels.memory import keep_freed_memory
+from chainer_crossbn.loading import Loader, Request
 from chainer_crossbn.local_statistics import deviations
 from chainer_crossbn.models import MODELS
 from chainer_crossbn.optimizers import MomentumSGD
@@ -70,6 +72,9 @@ def main(argv=None):
         return _end(world, f"error: {error}", 2)
     except Ended as ended:
         return _end(world, f"error: {ended}" if ended.status else ended, ended.status)
+    except datasets.DatasetError as error:
+        # Found as it was used, by the rank that has it.
+        _abort(world, f"train_cifar.py: error: {error}\n", 1)
     except OSError as error:
         _abort(world, _of_disk(error) or traceback.format_exc(), 1)
     except KeyboardInterrupt:
@@ -150,20 +155,27 @@ def _run(argv, world, node, watchdog):
     args = plan.args
     device, reason = devices.choose(args, world, node)
     comm = communicators.create(args.communicator, world)
+    cores = max(1, devices.count_cores(node) // node.size)
+    args.threads = args.threads or cores
+    data_arguments.complete_threads(args, cores)
     watchdog.at("the reading of the data")
-    data = _on_rank_zero(world, lambda: _load_data(args, watchdog))
+    index = datasets.Index(run_directory.index_of(args.out))
+    data = _on_rank_zero(world, lambda: _load_data(args, index, watchdog))
     _check_sizes(args, data, world.size)
+    _check_sight(args, data, world)
     lock = _on_rank_zero(world, lambda: _claim(plan, data))
     try:
-        args.threads = args.threads or max(1, devices.count_cores(node) // node.size)
-        with threadpoolctl.threadpool_limits(args.threads):
-            _train(plan, data, comm, node, device, reason, watchdog)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(threadpoolctl.threadpool_limits(args.threads))
+            load = Loader(args.decode_threads or 1)
+            stack.callback(load.close)
+            _train(plan, data, load, index, comm, node, device, reason, watchdog)
     finally:
         if world.rank == 0:
             os.close(lock)
 
 
-def _train(plan, data, comm, node, device, reason, watchdog):
+def _train(plan, data, load, index, comm, node, device, reason, watchdog):
     """Train in the run directory that is there, and write what comes out."""
     args, path = plan.args, plan.path
     device.use()
@@ -172,7 +184,7 @@ def _train(plan, data, comm, node, device, reason, watchdog):
         watchdog.at("the compilation of kernels")
         _compile_kernels(node, watchdog)
     watchdog.at("the making of the network")
-    trainer, model = _build(args, data, comm, device, path, watchdog)
+    trainer, model = _build(args, data, load, comm, device, path, watchdog)
     with stop_signals.noted() as stop_asked:
         guard = Guard(
             *(path, comm, args.snapshot_interval, args.allow_nan),
@@ -184,6 +196,7 @@ def _train(plan, data, comm, node, device, reason, watchdog):
             _restore(plan, trainer, comm, device)
         details = _describe(data, comm, device, devices.count_cores(node))
         if comm.rank == 0:
+            _keep(index)
             run_directory.write_arguments(path, vars(args), details)
             print(f"device: {details['device']} ({reason})")
             print(f"run: {path}", flush=True)
@@ -199,9 +212,9 @@ def _train(plan, data, comm, node, device, reason, watchdog):
         final = averaged(model, comm)
         if comm.rank == 0:
             run_directory.write_model(path, final)
-    test = _compare_tests(model, data, comm, device, watchdog)
+    test = _compare_tests(model, data, load, comm, device, watchdog)
     # Last, as it moves the running statistics.
-    layers = deviations(model, _first_batch(args, data, comm, device), comm)
+    layers = deviations(model, _first_batch(args, data, load, comm, device), comm)
     if comm.rank == 0:
         run_directory.write_statistics(path, test, layers)
 
@@ -289,7 +302,15 @@ def _compile_kernels(node, watchdog):
             kernels.precompile()
 
 
-def _load_data(args, watchdog):
+def _keep(index):
+    """Remember which files are sound; without, the next run looks again."""
+    try:
+        index.save()
+    except OSError as error:
+        _note(f"can't write {error.filename}: {error.strerror}")
+
+
+def _load_data(args, index, watchdog):
     def show(line):
         print(line, file=sys.stderr, flush=True)
         watchdog.moves()
@@ -300,6 +321,10 @@ def _load_data(args, watchdog):
         train_size=args.train_size,
         test_size=args.test_size,
         progress=show,
+        side=args.image_size,
+        skip_broken=args.skip_broken,
+        threads=args.decode_threads,
+        index=index,
     )
     for note in data.notes:
         _note(note)
@@ -321,7 +346,21 @@ def _check_sizes(args, data, n_ranks):
         )
 
 
-def _build(args, data, comm, device, path, watchdog):
+def _check_sight(args, data, world):
+    """Check that all ranks see the files that rank 0 has found."""
+    if args.dataset not in datasets.OF_FILES:
+        return
+    path = data.train_images.path(0)
+    missing = None if os.path.isfile(path) else (world.rank, socket.gethostname())
+    found = next(filter(None, world.allgather(missing)), None)
+    if found is not None:
+        raise UsageError(
+            f"rank {found[0]} on {found[1]} has no file {path}, which rank 0 has; "
+            "--data must be there on all machines"
+        )
+
+
+def _build(args, data, load, comm, device, path, watchdog):
     numpy.random.seed(args.seed)
     normalization = normalization_arguments.create(args, comm)
     model = MODELS[args.model](
@@ -331,9 +370,10 @@ def _build(args, data, comm, device, path, watchdog):
         fc_units=args.fc_units,
         dropout=args.dropout,
         initialW=arguments.INITIALIZERS[args.init](),
+        image_size=data.train_images.shape[-1],
     )
     model.to_device(device)
-    normalization.prepare(model, _first_batch(args, data, comm, device))
+    normalization.prepare(model, _first_batch(args, data, load, comm, device))
     optimizer = chainermn.create_multi_node_optimizer(
         MomentumSGD(args.lr, args.momentum, args.weight_decay), comm
     )
@@ -352,7 +392,8 @@ def _build(args, data, comm, device, path, watchdog):
             flush=True,
         )
     updater = GlobalUpdater(
-        iterator, optimizer, data.train_images, data.train_labels, comm, device
+        *(iterator, optimizer, data.train_images, data.train_labels),
+        *(comm, device, load),
     )
     updater.note_place = watchdog.at
     trainer = Trainer(updater, (args.epoch, "epoch"), path)
@@ -362,7 +403,7 @@ def _build(args, data, comm, device, path, watchdog):
         "validation": (data.test_images, data.test_labels),
     }
     trainer.extend(EpochStatistics(comm))
-    evaluator = GlobalEvaluator(model, sets, comm, device)
+    evaluator = GlobalEvaluator(model, sets, comm, device, load)
     evaluator.note_place, evaluator.note_moves = watchdog.at, watchdog.moves
     trainer.extend(evaluator)
     if args.profile:
@@ -381,14 +422,15 @@ def _build(args, data, comm, device, path, watchdog):
     return trainer, model
 
 
-def _first_batch(args, data, comm, device):
+def _first_batch(args, data, load, comm, device):
     """Return this rank's mini-batch of a global one that depends on the seed alone."""
     order = numpy.random.RandomState(args.seed).permutation(len(data.train_labels))
     mine = order[comm.rank * args.batchsize : (comm.rank + 1) * args.batchsize]
-    return as_input(data.train_images[mine], device)
+    (batch,) = load(data.train_images, [Request(mine, (args.seed, 0))])
+    return as_input(batch, device)
 
 
-def _compare_tests(model, data, comm, device, watchdog):
+def _compare_tests(model, data, load, comm, device, watchdog):
     """Test with each reading of the ranks' running statistics, if these differ."""
     average = averaged(model, comm)
     if average is model:
@@ -401,7 +443,7 @@ def _compare_tests(model, data, comm, device, watchdog):
     found = {}
     for name, reading in readings.items():
         sets = {"test": (data.test_images, data.test_labels)}
-        evaluator = GlobalEvaluator(reading, sets, comm, device)
+        evaluator = GlobalEvaluator(reading, sets, comm, device, load)
         evaluator.note_moves = watchdog.moves
         seen = evaluator()
         found[name] = {what: seen[f"test/main/{what}"] for what in ("loss", "accuracy")}

@@ -9,7 +9,7 @@ import chainer.functions as F
 import numpy
 from chainer.training.updaters import StandardUpdater
 
-from chainer_crossbn import not_finite
+from chainer_crossbn import loading, not_finite
 
 
 def as_input(images, device):
@@ -51,10 +51,13 @@ class GlobalUpdater(StandardUpdater):
     Args:
         iterator: :class:`~chainer_crossbn.iterators.ShareIterator`.
         optimizer: Multi-node optimizer, set up and primed.
-        images: uint8 array of shape (n, 3, h, w).
+        images: uint8 array of shape (n, 3, h, w), or what ``load`` takes.
         labels: int32 array of shape (n,).
         comm: ChainerMN communicator.
         device: Chainer device.
+        load (callable): Makes mini-batches of images from what the iterator says is
+            coming: :func:`~chainer_crossbn.loading.in_memory` or a
+            :class:`~chainer_crossbn.loading.Loader`.
 
     Attributes:
         sums: float64 array of shape (3,): this rank's sum of losses, number of correct
@@ -69,7 +72,16 @@ class GlobalUpdater(StandardUpdater):
         note_place (callable): Told in words what comes next.
     """
 
-    def __init__(self, iterator, optimizer, images, labels, comm, device):
+    def __init__(
+        self,
+        iterator,
+        optimizer,
+        images,
+        labels,
+        comm,
+        device,
+        load=loading.in_memory,
+    ):
         super().__init__(iterator, optimizer, device=device)
         self.sums = numpy.zeros(3)
         self.train_time = 0.0
@@ -80,6 +92,8 @@ class GlobalUpdater(StandardUpdater):
         self._images = images
         self._labels = labels
         self._comm = comm
+        self._load = load
+        self._batches = None
 
     def update_core(self):
         with self.context:
@@ -88,14 +102,19 @@ class GlobalUpdater(StandardUpdater):
     def _make_step(self):
         started = time.perf_counter()
         number = self.iteration + 1
-        self.note_place(f"the forward and backward pass of iteration {number}")
-        indices, global_size = next(self.get_iterator("main"))
+        self.note_place(f"the images of iteration {number}")
+        iterator = self.get_iterator("main")
+        if self._batches is None:
+            # From where the iterator is, be it after a resume.
+            self._batches = self._load(self._images, iterator.coming())
+        indices, global_size = next(iterator)
         optimizer = self.get_optimizer("main")
         model = optimizer.target
         n = len(indices)
         labels = self.device.send(self._labels[indices])
-        x = as_input(self._images[indices], self.device)
+        x = as_input(next(self._batches), self.device)
         loaded = time.perf_counter()
+        self.note_place(f"the forward and backward pass of iteration {number}")
         logits = model(x)
         loss = F.softmax_cross_entropy(logits, labels)
         computed = time.perf_counter()
@@ -127,6 +146,8 @@ class GlobalUpdater(StandardUpdater):
         super().serialize(serializer)
         self.sums = serializer("sums", self.sums)
         self.train_time = serializer("train_time", self.train_time)
+        if isinstance(serializer, chainer.serializer.Deserializer):
+            self._batches = None
 
 
 def prime(optimizer, comm):

@@ -4,6 +4,7 @@ import numpy
 import pytest
 
 from chainer_crossbn import datasets
+from chainer_crossbn.datasets import synthetic
 
 # Of seed 0 with the default sizes; the same by NumPy 1.24 and 2.5, Python 3.9 and 3.13.
 CHECKSUM = "9e32818f1975ed00d9f2211bee37810aac58e0601cd50a65591d9f9ec62680ba"
@@ -80,6 +81,46 @@ def test_size_out_of_range(part, size):
         datasets.load("synthetic", **{f"{part}_size": size})
 
 
+def made(images, indices):
+    out = numpy.empty((len(indices), *images.shape[1:]), numpy.uint8)
+    for index, image in zip(indices, out):
+        images.make(index, (5, 6), image)
+    return out
+
+
+def test_larger_images_are_drawn_when_asked_for():
+    data = datasets.load("synthetic", train_size=1_000_000, test_size=30, side=256)
+    small = datasets.load("synthetic", train_size=500, test_size=30)
+    assert data.train_images.shape == (1_000_000, 3, 256, 256)
+    numpy.testing.assert_array_equal(data.train_labels[:500], small.train_labels)
+    numpy.testing.assert_array_equal(data.test_labels, small.test_labels)
+    some = made(data.train_images, [0, 7, 999_999])
+    assert len({image.tobytes() for image in some}) == 3
+    numpy.testing.assert_array_equal(made(data.train_images, [7]), some[1:2])
+    part = datasets.load("synthetic", train_size=8, test_size=30, side=256)
+    numpy.testing.assert_array_equal(made(part.train_images, [7]), some[1:2])
+    assert (made(part.test_images, [7]) != some[1]).mean() > 0.9
+    assert len({d.checksum for d in (data, small, part)}) == 3
+
+
+def test_larger_images_show_the_same_at_another_scale():
+    labels = numpy.arange(200) % 10
+    small, large, other = (
+        synthetic._draw_block(labels, numpy.random.RandomState(seed), side)
+        for seed, side in ((0, 32), (0, 128), (1, 32))
+    )
+    reduced = large.reshape(200, 3, 32, 4, 32, 4).mean(axis=(3, 5))
+    # Noise is up to 16 steps of brightness, and edges of shapes are smooth now.
+    assert abs(reduced - small).mean() < 12
+    assert abs(reduced - other).mean() > 40
+
+
+@pytest.mark.parametrize("side", [0, 1025])
+def test_side_out_of_range(side):
+    with pytest.raises(datasets.DatasetError, match="choose from 1 to 1024"):
+        datasets.synthetic.load(side=side)
+
+
 @pytest.mark.parametrize("seed", [-1, 1 << 32])
 def test_seed_out_of_range(seed):
     with pytest.raises(datasets.DatasetError, match="choose from 0 to"):
@@ -92,7 +133,7 @@ def test_reads_no_files(tmp_path):
 
 
 def test_unknown_name():
-    with pytest.raises(datasets.DatasetError, match="cifar10, cifar100, synthetic"):
+    with pytest.raises(datasets.DatasetError, match="cifar100, folder, imagenet, syn"):
         datasets.load("mnist")
 
 

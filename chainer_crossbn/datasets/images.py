@@ -13,8 +13,9 @@ class DatasetError(ValueError):
 class ImageDataset(NamedTuple):
     """Labelled images in two parts, to train and to test on.
 
-    Images are C-contiguous uint8 arrays of shape (N, 3, 32, 32) in RGB order; labels
-    are int32 arrays of shape (N,) with values in ``range(n_class)``.
+    Images are C-contiguous uint8 arrays of shape (N, 3, h, w) in RGB order, or the
+    :class:`~chainer_crossbn.datasets.lazy.LazyImages` of such arrays; labels are int32
+    arrays of shape (N,) with values in ``range(n_class)``.
     """
 
     name: str
@@ -23,7 +24,8 @@ class ImageDataset(NamedTuple):
     train_labels: numpy.ndarray
     test_images: numpy.ndarray
     test_labels: numpy.ndarray
-    #: SHA-256 of the arrays, in hexadecimal: the same for the same images and labels.
+    #: SHA-256 in hexadecimal, of the arrays or of what lazy images are made from: the
+    #: same for the same images and labels.
     checksum: str
     #: Lines that the user should see once.
     notes: tuple = ()

@@ -1,8 +1,11 @@
 """A set of images that needs no files: shapes with textures, drawn from a seed."""
 
+import hashlib
+
 import numpy
 
-from chainer_crossbn.datasets.images import DatasetError, make
+from chainer_crossbn.datasets.images import DatasetError, ImageDataset, make
+from chainer_crossbn.datasets.lazy import LazyImages
 
 NAME = "synthetic"
 
@@ -14,7 +17,8 @@ _TRAIN_SIZE, _TEST_SIZE = 10_000, 2_000
 _SIZE_LIMIT = 1_000_000
 _SEED_LIMIT = 1 << 32
 
-_SIDE = 32
+SIDE = 32  # what the lengths below are for; with other sides they go in proportion
+_SIDE_LIMIT = 1024
 _BLOCK = 25 * _N_CLASS  # images drawn at a time
 _SHIFT = 12  # the middle of a shape is so many half pixels off at most
 _RADII = (16, 25)  # half pixels
@@ -27,7 +31,7 @@ _NOISE = 32  # steps of brightness
 _TURNS = numpy.array([(5, 0), (4, 3), (3, 4), (0, 5), (-3, 4), (-4, 3)], numpy.int32)
 
 
-def load(train_size=None, test_size=None, seed=0):
+def load(train_size=None, test_size=None, seed=0, side=SIDE):
     """Draw the images.
 
     A class is one of five shapes (disk, ring, square, triangle, cross) with one of two
@@ -41,10 +45,16 @@ def load(train_size=None, test_size=None, seed=0):
     image depends on the seed and its own number only, so that a smaller set is the
     beginning of a larger one, and the first 10 * k images hold every class k times.
 
+    With another side than 32 pixels images are drawn when they are asked for. Shapes
+    and stripes grow with the image, the noise is that of each pixel; labels are those
+    of the small images. The checksum is that of what the images are made from, and of
+    the first of each part.
+
     Args:
         train_size (int or None): Number of training images, by default 10,000.
         test_size (int or None): Number of test images, by default 2,000.
         seed (int): From 0 to 2**32 - 1.
+        side (int): Height and width of the images, at most 1024 pixels.
 
     Returns:
         ImageDataset: With 10 classes.
@@ -56,7 +66,45 @@ def load(train_size=None, test_size=None, seed=0):
         raise DatasetError(f"the seed is {seed}; choose from 0 to {_SEED_LIMIT - 1}")
     train_size = _checked(train_size, _TRAIN_SIZE, "--train-size")
     test_size = _checked(test_size, _TEST_SIZE, "--test-size")
-    return make(NAME, _N_CLASS, _draw(seed, 0, train_size), _draw(seed, 1, test_size))
+    if side == SIDE:
+        parts = _draw(seed, 0, train_size), _draw(seed, 1, test_size)
+        return make(NAME, _N_CLASS, *parts)
+    if not 1 <= side <= _SIDE_LIMIT:
+        raise DatasetError(
+            f"--image-size: {side} pixels were asked for; of --dataset {NAME} choose "
+            f"from 1 to {_SIDE_LIMIT}"
+        )
+    checksum = hashlib.sha256()
+    parts = []
+    for part, size in enumerate((train_size, test_size)):
+        labels = _labels(seed, part, size)
+        images = DrawnImages(seed, part, labels, side)
+        first = numpy.empty((3, side, side), numpy.uint8)
+        images.make(0, None, first)
+        checksum.update(b"%d %d %d %d\n" % (seed, part, size, side))
+        checksum.update(first)
+        parts += [images, labels]
+    return ImageDataset(NAME, _N_CLASS, *parts, checksum.hexdigest())
+
+
+class DrawnImages(LazyImages):
+    """Images that are drawn when they are asked for, each from a seed of its own.
+
+    Args:
+        seed (int): Of the set.
+        part (int): 0 to train on, 1 to test on.
+        labels (numpy.ndarray): Their classes, int32 of shape (N,).
+        side (int): Height and width in pixels.
+    """
+
+    def __init__(self, seed, part, labels, side):
+        super().__init__(len(labels), side)
+        self._seed = seed, part
+        self._labels = labels
+
+    def _make(self, number, random, out):
+        random = numpy.random.RandomState([*self._seed, number, self._side])
+        out[...] = _draw_block(self._labels[number, None], random, self._side)[0]
 
 
 def _checked(size, default, flag):
@@ -71,15 +119,24 @@ def _checked(size, default, flag):
 
 def _draw(seed, part, size):
     """Return images and labels of one part."""
-    images = numpy.empty((size, 3, _SIDE, _SIDE), numpy.uint8)
+    images = numpy.empty((size, 3, SIDE, SIDE), numpy.uint8)
     labels = numpy.empty(size, numpy.int32)
     for block, start in enumerate(range(0, size, _BLOCK)):
         random = numpy.random.RandomState([seed, part, block])
         block_labels = _random_labels(random)
         n = min(_BLOCK, size - start)
         labels[start : start + n] = block_labels[:n]
-        images[start : start + n] = _draw_block(block_labels, random)[:n]
+        images[start : start + n] = _draw_block(block_labels, random, SIDE)[:n]
     return images, labels
+
+
+def _labels(seed, part, size):
+    """Return the labels of one part alone."""
+    blocks = [
+        _random_labels(numpy.random.RandomState([seed, part, block]))
+        for block in range(-(-size // _BLOCK))
+    ]
+    return numpy.concatenate(blocks)[:size]
 
 
 def _random_labels(random):
@@ -88,30 +145,36 @@ def _random_labels(random):
     return numpy.argsort(keys, axis=1, kind="stable").ravel().astype(numpy.int32)
 
 
-def _draw_block(labels, random):
-    """Return an image for each label, uint8 of shape (N, 3, 32, 32)."""
+def _draw_block(labels, random, side):
+    """Return an image for each label, uint8 of shape (N, 3, side, side)."""
 
     def integers(low, high, *shape):
         """Return random integers, the upper bound left out, that go with pixels."""
         size = (len(labels), *shape, 1, 1)
         return random.randint(low, high, size, numpy.int32)
 
+    def scaled(length):
+        """Return a length in an image of this side."""
+        return length * side // SIDE
+
     # Half pixels, so that the middle of the image is a whole number.
-    across = numpy.arange(1 - _SIDE, _SIDE, 2, dtype=numpy.int32)
+    across = numpy.arange(1 - side, side, 2, dtype=numpy.int32)
     down = across[:, None]
-    x = across - integers(-_SHIFT, _SHIFT + 1)
-    y = down - integers(-_SHIFT, _SHIFT + 1)
+    x = across - scaled(integers(-_SHIFT, _SHIFT + 1))
+    y = down - scaled(integers(-_SHIFT, _SHIFT + 1))
     u, v = _turned(x, y, integers(0, len(_TURNS)))
     shape, striped = numpy.divmod(labels, len(_TEXTURES))
-    inside = _inside(shape, u, v, 5 * integers(*_RADII))
+    inside = _inside(shape, u, v, scaled(5 * integers(*_RADII)))
     along, _ = _turned(x, y, integers(0, len(_TURNS)))
-    stripe = (along + integers(0, 10 * _STRIPE)) // (5 * _STRIPE) % 2
+    start = scaled(integers(0, 10 * _STRIPE))
+    stripe = (along + start) // max(1, scaled(5 * _STRIPE)) % 2
     stripe *= striped[:, None, None]
 
     image = numpy.where(stripe[:, None], integers(*_DARK, 3), integers(*_BRIGHT, 3))
     image = numpy.where(inside[:, None], image, integers(*_DARK, 3))
     slopes = integers(-_SHADE, _SHADE + 1), integers(-_SHADE, _SHADE + 1)
-    image += ((slopes[0] * across + slopes[1] * down) // 2)[:, None]
+    shade = slopes[0] * across + slopes[1] * down
+    image += (shade * SIDE // (2 * side))[:, None]
     noise = numpy.frombuffer(random.bytes(image.size), numpy.uint8) % _NOISE
     image += noise.reshape(image.shape)
     return numpy.clip(image - _NOISE // 2, 0, 255).astype(numpy.uint8)

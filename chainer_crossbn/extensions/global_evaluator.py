@@ -7,10 +7,13 @@ import chainer.functions as F
 import numpy
 from chainer.training import extension
 
+from chainer_crossbn import loading
 from chainer_crossbn.running_statistics import averaged
 from chainer_crossbn.updaters import as_input, batch_sums
 
+# Images at a time, and fewer where these have more pixels together.
 _BATCHSIZE = 100
+_PIXELS = 16 * 224 * 224
 
 
 class GlobalEvaluator(extension.Extension):
@@ -23,9 +26,10 @@ class GlobalEvaluator(extension.Extension):
     Args:
         model (chainer.Link): From images to logits.
         sets (dict): From NAME to a pair of a uint8 array of images, shape (n, 3, h, w),
-            and an int32 array of labels, shape (n,).
+            or what ``load`` takes, and an int32 array of labels, shape (n,).
         comm: ChainerMN communicator.
         device: Chainer device.
+        load (callable): As for :class:`~chainer_crossbn.updaters.GlobalUpdater`.
 
     Attributes:
         seconds (float): Time spent so far.
@@ -34,11 +38,12 @@ class GlobalEvaluator(extension.Extension):
     trigger = 1, "epoch"
     priority = extension.PRIORITY_WRITER
 
-    def __init__(self, model, sets, comm, device):
+    def __init__(self, model, sets, comm, device, load=loading.in_memory):
         self._model = model
         self._sets = sets
         self._comm = comm
         self._device = device
+        self._load = load
         self.seconds = 0.0
         self.note_place = lambda place: None
         self.note_moves = lambda: None
@@ -63,10 +68,12 @@ class GlobalEvaluator(extension.Extension):
         share = slice(self._comm.rank, None, self._comm.size)
         images, labels = images[share], labels[share]
         sums = numpy.zeros(3)
-        for start in range(0, len(images), _BATCHSIZE):
-            batch = slice(start, start + _BATCHSIZE)
-            t = self._device.send(labels[batch])
-            logits = model(as_input(images[batch], self._device))
+        height, width = images.shape[2:]
+        size = max(1, min(_BATCHSIZE, _PIXELS // (height * width)))
+        requests = loading.in_order(len(images), size)
+        for request, batch in zip(requests, self._load(images, requests)):
+            t = self._device.send(labels[request.indices])
+            logits = model(as_input(batch, self._device))
             loss = F.softmax_cross_entropy(logits, t)
             sums += batch_sums(logits, loss, t)
             self.note_moves()

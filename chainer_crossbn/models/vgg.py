@@ -1,4 +1,4 @@
-"""VGG16 for 32x32 images (Simonyan & Zisserman, 2015, configuration D)."""
+"""VGG16 for images of any size (Simonyan & Zisserman, 2015, configuration D)."""
 
 import chainer
 import chainer.functions as F
@@ -23,6 +23,7 @@ class VGG16(chainer.Chain):
         fc_units (int): Units of the two hidden fully connected layers.
         dropout (float): Dropout ratio behind each of these.
         initialW: Initializer of all weights; Chainer's LeCunNormal by default.
+        image_size (int): Height and width of the images.
 
     Attributes:
         n_normalizations (int): How many normalizations the network has.
@@ -38,6 +39,7 @@ class VGG16(chainer.Chain):
         fc_units=4096,
         dropout=0.5,
         initialW=None,
+        image_size=32,
     ):
         super().__init__()
         self._dropout = dropout
@@ -59,9 +61,12 @@ class VGG16(chainer.Chain):
                 stage.append(_Convolution(conv, norm))
                 in_channels, index = channels, index + 1
             stages.append(stage)
+        # Odd sides are halved upwards.
+        side = -(-image_size // 2 ** len(stages))
+        in_units = in_channels * side * side
         with self.init_scope():
             self.stages = chainer.ChainList(*stages)
-            self.fc6 = normalization.linear(in_channels, fc_units, initialW=initialW)
+            self.fc6 = normalization.linear(in_units, fc_units, initialW=initialW)
             self.fc7 = normalization.linear(fc_units, fc_units, initialW=initialW)
             self.fc8 = normalization.linear(fc_units, n_class, initialW=initialW)
 
@@ -69,7 +74,7 @@ class VGG16(chainer.Chain):
         """Return the logits.
 
         Args:
-            x (Variable or array): Images, shape (N, 3, 32, 32).
+            x (Variable or array): Images, shape (N, 3, image_size, image_size).
 
         Returns:
             Variable: Shape (N, n_class).

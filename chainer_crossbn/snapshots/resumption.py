@@ -11,6 +11,7 @@ from chainer_crossbn.snapshots import storage
 # to find the data and what to write.
 _ALSO_KEPT = (
     *("data", "threads", "profile", "no_model", "allow_nan", "snapshot_interval"),
+    *("skip_broken", "decode_threads"),
 )
 # A difference in one of these is named first, as others follow from it.
 _FIRST = ("bn", "model", "dataset")
