@@ -86,7 +86,8 @@ def precompile(dtype=numpy.float32):
         winograd.convolve(image, filters)
         winograd.gradient_of_input(image, filters)
         winograd.gradient_of_filters(image, image)
-    pooling.spread(*pooling.pool(image, 2), 2, image.shape)
+    windows = 2, 2, 0
+    pooling.spread(*pooling.pool(image, *windows, (2, 2)), *windows, image.shape)
     columns.convolve(image, filters, None, (1, 1), (1, 1))
     columns.gradient_of_input(image, filters, image.shape, (1, 1), (1, 1))
     columns.gradient_of_filters(image, image, filters.shape, (1, 1), (1, 1))
