@@ -1,9 +1,10 @@
-"""VGG16 for 32x32 images (Simonyan & Zisserman, 2015, configuration D)."""
+"""VGG16 (Simonyan & Zisserman, 2015, configuration D)."""
 
 import chainer
 import chainer.functions as F
 
 from chainer_crossbn.max_pooling_2d import max_pooling_2d
+from chainer_crossbn.models.layers import Blocks, Maker
 
 _CHANNELS_OF_64 = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 
@@ -23,12 +24,17 @@ class VGG16(chainer.Chain):
         fc_units (int): Units of the two hidden fully connected layers.
         dropout (float): Dropout ratio behind each of these.
         initialW: Initializer of all weights; Chainer's LeCunNormal by default.
+        image_size (int): Side of the images.
+        recomputed (bool): Whether the stages keep nothing but their input for the
+            backward pass (:func:`~chainer_crossbn.recomputation.recompute`).
 
     Attributes:
         n_normalizations (int): How many normalizations the network has.
+        least_image_size (int): Side of the smallest images that it takes.
     """
 
     n_normalizations = sum(len(stage) for stage in _CHANNELS_OF_64)
+    least_image_size = 1
 
     def __init__(
         self,
@@ -38,62 +44,46 @@ class VGG16(chainer.Chain):
         fc_units=4096,
         dropout=0.5,
         initialW=None,
+        image_size=32,
+        recomputed=False,
     ):
         super().__init__()
         self._dropout = dropout
+        make = Maker(normalization, self.n_normalizations, initialW)
         stages = []
-        in_channels, index = 3, 0
+        in_channels = 3
         for multiples in _CHANNELS_OF_64:
-            stage = chainer.ChainList()
+            stage = _Stage()
             for multiple in multiples:
-                channels = multiple * width
-                norm = normalization.norm(channels, index, self.n_normalizations)
-                conv = normalization.conv(
-                    in_channels,
-                    channels,
-                    3,
-                    pad=1,
-                    nobias=norm is not None,
-                    initialW=initialW,
-                )
-                stage.append(_Convolution(conv, norm))
-                in_channels, index = channels, index + 1
+                stage.append(make.conv(in_channels, multiple * width, 3, pad=1))
+                in_channels = multiple * width
             stages.append(stage)
+        side = -(-image_size // 2 ** len(stages))
         with self.init_scope():
-            self.stages = chainer.ChainList(*stages)
-            self.fc6 = normalization.linear(in_channels, fc_units, initialW=initialW)
-            self.fc7 = normalization.linear(fc_units, fc_units, initialW=initialW)
-            self.fc8 = normalization.linear(fc_units, n_class, initialW=initialW)
+            self.stages = Blocks(*stages, recomputed=recomputed)
+            self.fc6 = make.linear(in_channels * side * side, fc_units)
+            self.fc7 = make.linear(fc_units, fc_units)
+            self.fc8 = make.linear(fc_units, n_class)
 
     def forward(self, x):
         """Return the logits.
 
         Args:
-            x (Variable or array): Images, shape (N, 3, 32, 32).
+            x (Variable or array): Images, shape (N, 3, image_size, image_size).
 
         Returns:
             Variable: Shape (N, n_class).
         """
-        for stage in self.stages:
-            for layer in stage:
-                x = layer(x)
-            x = max_pooling_2d(x, 2)
+        x = self.stages(x)
         for fc in (self.fc6, self.fc7):
             x = F.dropout(F.relu(fc(x)), self._dropout)
         return self.fc8(x)
 
 
-class _Convolution(chainer.Chain):
-    """A convolution, its normalization (or none) and ReLU."""
-
-    def __init__(self, conv, norm):
-        super().__init__()
-        with self.init_scope():
-            self.conv = conv
-            self.norm = norm
+class _Stage(chainer.ChainList):
+    """Convolutions, and max pooling."""
 
     def forward(self, x):
-        x = self.conv(x)
-        if self.norm is not None:
-            x = self.norm(x)
-        return F.relu(x)
+        for layer in self:
+            x = layer(x)
+        return max_pooling_2d(x, 2)
