@@ -28,7 +28,7 @@ class Convolution(chainer.Chain):
         if gamma is None:
             return
         if gamma.array is None:
-            gamma.initializer = 0
+            gamma.initializer = chainer.initializers.Constant(0)
         else:
             gamma.array[...] = 0
 
