@@ -24,20 +24,23 @@ def _gather(x, c, kh, kw, sy, sx, ph, pw, oh, ow, cols):
         for p in range(oh):
             for q in range(ow):
                 start = (q * sx - pw) * c
-                first, end = max(0, -start), max(0, min(kw * c, line - start))
+                first = min(max(0, -start), kw * c)
+                end = max(first, min(kw * c, line - start))
                 for i in range(kh):
                     row = p * sy + i - ph
                     into = cols[n, p, q, i]
-                    if 0 <= row < h:
-                        of = x[n, row]
-                        for k in range(first):
-                            into[k] = 0
-                        for k in range(first, end):
-                            into[k] = of[start + k]
-                        for k in range(end, kw * c):
-                            into[k] = 0
-                    else:
+                    if not 0 <= row < h:
                         into[:] = 0
+                        continue
+                    # Slices, whose indices are seen to be positive, are vectorized.
+                    inside, of = into[first:end], x[n, row, start + first : start + end]
+                    for k in range(inside.size):
+                        inside[k] = of[k]
+                    for k in range(first):
+                        into[k] = 0
+                    rest = into[end:]
+                    for k in range(rest.size):
+                        rest[k] = 0
 
 
 @compiled(False)
@@ -49,13 +52,15 @@ def _scatter(cols, c, kh, kw, sy, sx, ph, pw, oh, ow, gx):
         for p in range(oh):
             for q in range(ow):
                 start = (q * sx - pw) * c
-                first, end = max(0, -start), max(0, min(kw * c, line - start))
+                first = min(max(0, -start), kw * c)
+                end = max(first, min(kw * c, line - start))
                 for i in range(kh):
                     row = p * sy + i - ph
                     if 0 <= row < h:
-                        into, of = gx[n, row], cols[n, p, q, i]
-                        for k in range(first, end):
-                            into[start + k] += of[k]
+                        into = gx[n, row, start + first : start + end]
+                        of = cols[n, p, q, i, first:end]
+                        for k in range(into.size):
+                            into[k] += of[k]
 
 
 def _geometry(x_shape, w_shape, stride, pad):
