@@ -101,6 +101,15 @@ def test_function(x, w, stride, pad, dtype):
         assert error(ours, theirs) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("size", [1, 3000, 20000, 10**9])
+@pytest.mark.parametrize("x,w,stride,pad", GENERAL)
+def test_blocks_of_columns(x, w, stride, pad, size, monkeypatch):
+    """Of some rows of an image, one image, or several."""
+    monkeypatch.setattr(columns, "_BLOCK_BYTES", size)
+    x = (min(x[0], 3), *x[1:])
+    test_function(x, w, stride, pad, "float64")
+
+
 @pytest.mark.parametrize("view", ["Fortran order", "channels last", "sliced"])
 def test_arrays_need_not_be_contiguous(view):
     x, w, gy = arrays("float64", (32, 16, 8, 8), (16, 16, 3, 3), (32, 16, 8, 8))

@@ -5,6 +5,8 @@ Any kernel size, stride and pad. As in im2col + GEMM (Chellapilla, Puri and Sima
 their channels last in memory.
 """
 
+from typing import NamedTuple
+
 import numpy
 
 from chainer_crossbn.kernels.compilation import compiled
@@ -14,20 +16,22 @@ _BLOCK_BYTES = 1 << 20
 
 
 @compiled(False)
-def _gather(x, c, kh, kw, sy, sx, ph, pw, oh, ow, cols):
-    """cols[b, p, q, i, j * c + k] = x[b, p * sy + i - ph, (q * sx + j - pw) * c + k].
+def _gather(x, c, kh, kw, sy, sx, ph, pw, top, cols):
+    """cols[b, p, q, i, j * c + k] = x[b, r * sy + i - ph, (q * sx + j - pw) * c + k].
 
-    It is 0 where that is outside. What comes of one row of x lies side by side.
+    It is 0 where that is outside. What comes of one row of x lies side by side. The row
+    r of the output is top + p.
     """
-    b, h, line = x.shape
+    h, line = x.shape[1:]
+    b, rows, ow = cols.shape[:3]
     for n in range(b):
-        for p in range(oh):
+        for p in range(rows):
             for q in range(ow):
                 start = (q * sx - pw) * c
                 first = min(max(0, -start), kw * c)
                 end = max(first, min(kw * c, line - start))
                 for i in range(kh):
-                    row = p * sy + i - ph
+                    row = (top + p) * sy + i - ph
                     into = cols[n, p, q, i]
                     if not 0 <= row < h:
                         into[:] = 0
@@ -44,18 +48,18 @@ def _gather(x, c, kh, kw, sy, sx, ph, pw, oh, ow, cols):
 
 
 @compiled(False)
-def _scatter(cols, c, kh, kw, sy, sx, ph, pw, oh, ow, gx):
+def _scatter(cols, c, kh, kw, sy, sx, ph, pw, top, gx):
     """The transpose of _gather: add each column to where it came from."""
-    b, h, line = gx.shape
-    gx[:] = 0
+    h, line = gx.shape[1:]
+    b, rows, ow = cols.shape[:3]
     for n in range(b):
-        for p in range(oh):
+        for p in range(rows):
             for q in range(ow):
                 start = (q * sx - pw) * c
                 first = min(max(0, -start), kw * c)
                 end = max(first, min(kw * c, line - start))
                 for i in range(kh):
-                    row = p * sy + i - ph
+                    row = (top + p) * sy + i - ph
                     if 0 <= row < h:
                         into = gx[n, row, start + first : start + end]
                         of = cols[n, p, q, i, first:end]
@@ -63,28 +67,45 @@ def _scatter(cols, c, kh, kw, sy, sx, ph, pw, oh, ow, gx):
                             into[k] += of[k]
 
 
-def _geometry(x_shape, w_shape, stride, pad):
-    (c, kh, kw), (sy, sx), (ph, pw) = w_shape[1:], stride, pad
-    oh = (x_shape[2] + 2 * ph - kh) // sy + 1
-    ow = (x_shape[3] + 2 * pw - kw) // sx + 1
-    return (c, kh, kw, sy, sx, ph, pw, oh, ow)
+def _output(x_shape, w_shape, stride, pad):
+    """Return the sides of the output."""
+    return tuple(
+        (x_shape[i] + 2 * p - w_shape[i]) // s + 1
+        for i, s, p in zip((2, 3), stride, pad)
+    )
+
+
+class _Block(NamedTuple):
+    """Some whole images, or some rows of the output of one."""
+
+    images: slice
+    rows: slice
 
 
 class _Columns:
-    """Blocks of images, and the columns of one of them."""
+    """Blocks of the output, and the columns of one of them."""
 
-    def __init__(self, n, geometry, dtype):
-        c, kh, kw, *_, oh, ow = geometry
-        image = c * kh * kw * oh * ow * dtype.itemsize
-        size = max(1, min(n, _BLOCK_BYTES // max(image, 1)))
-        self.blocks = [slice(i, min(i + size, n)) for i in range(0, n, size)]
-        self._all = numpy.empty((size, oh, ow, kh, kw * c), dtype)
+    def __init__(self, n, w_shape, output, dtype):
+        c, kh, kw = w_shape[1:]
+        oh, ow = output
+        row = max(c * kh * kw * ow * dtype.itemsize, 1)
+        images = max(1, min(n, _BLOCK_BYTES // (row * oh)))
+        rows = max(1, min(oh, _BLOCK_BYTES // row))
+        self.blocks = [
+            _Block(slice(i, min(i + images, n)), slice(top, min(top + rows, oh)))
+            for i in range(0, n, images)
+            for top in range(0, oh, rows)
+        ]
+        self._all = numpy.empty(images * rows * ow * kh * kw * c, dtype)
+        self._shape = ow, kh, kw * c
 
-    def of(self, part):
+    def of(self, block):
         """Return the columns of a block, and the same as a matrix."""
-        cols = self._all[: len(part)]
-        rows, width = numpy.prod(cols.shape[:3]), numpy.prod(cols.shape[3:])
-        return cols, cols.reshape(rows, width)
+        ow, kh, line = self._shape
+        n, rows = (part.stop - part.start for part in block)
+        size = n * rows * ow * kh * line
+        cols = self._all[:size].reshape(n, rows, ow, kh, line)
+        return cols, cols.reshape(n * rows * ow, kh * line)
 
 
 def _lines(x):
@@ -94,13 +115,14 @@ def _lines(x):
 
 
 def convolve(x, w, bias, stride, pad):
-    geometry = _geometry(x.shape, w.shape, stride, pad)
-    columns = _Columns(len(x), geometry, x.dtype)
+    output = _output(x.shape, w.shape, stride, pad)
+    columns = _Columns(len(x), w.shape, output, x.dtype)
     lines, weights = _lines(channels_last(x)), channels_last(w).reshape(len(w), -1).T
-    y = numpy.empty((len(x), *geometry[-2:], len(w)), x.dtype)
+    y = numpy.empty((len(x), *output, len(w)), x.dtype)
     for block in columns.blocks:
-        cols, matrix = columns.of(lines[block])
-        _gather(lines[block], *geometry, cols)
+        cols, matrix = columns.of(block)
+        where = (*w.shape[1:], *stride, *pad, block.rows.start)
+        _gather(lines[block.images], *where, cols)
         numpy.matmul(matrix, weights, out=y[block].reshape(-1, len(w)))
     if bias is not None:
         y += bias
@@ -108,33 +130,29 @@ def convolve(x, w, bias, stride, pad):
 
 
 def gradient_of_input(gy, w, x_shape, stride, pad):
-    geometry = _geometry(x_shape, w.shape, stride, pad)
-    columns = _Columns(len(gy), geometry, gy.dtype)
+    output = _output(x_shape, w.shape, stride, pad)
+    columns = _Columns(len(gy), w.shape, output, gy.dtype)
     gy, weights = channels_last(gy), channels_last(w).reshape(len(w), -1)
     n, c, height, width = x_shape
-    gx = numpy.empty((n, height, width, c), gy.dtype)
+    gx = numpy.zeros((n, height, width, c), gy.dtype)
     lines = _lines(gx)
     for block in columns.blocks:
-        cols, matrix = columns.of(lines[block])
+        cols, matrix = columns.of(block)
         numpy.matmul(gy[block].reshape(-1, len(w)), weights, out=matrix)
-        _scatter(cols, *geometry, lines[block])
+        where = (*w.shape[1:], *stride, *pad, block.rows.start)
+        _scatter(cols, *where, lines[block.images])
     return as_channels_first(gx)
 
 
 def gradient_of_filters(x, gy, w_shape, stride, pad):
-    geometry = _geometry(x.shape, w_shape, stride, pad)
-    columns = _Columns(len(x), geometry, x.dtype)
+    output = _output(x.shape, w_shape, stride, pad)
+    columns = _Columns(len(x), w_shape, output, x.dtype)
     lines, gy = _lines(channels_last(x)), channels_last(gy)
     k, c, kh, kw = w_shape
-    gw = numpy.empty((k, c * kh * kw), x.dtype)
-    if not columns.blocks:
-        gw[:] = 0
+    gw = numpy.zeros((k, c * kh * kw), x.dtype)
     for block in columns.blocks:
-        cols, matrix = columns.of(lines[block])
-        _gather(lines[block], *geometry, cols)
-        gradient = gy[block].reshape(-1, k).T
-        if block.start == 0:
-            numpy.matmul(gradient, matrix, out=gw)
-        else:
-            gw += gradient @ matrix
+        cols, matrix = columns.of(block)
+        where = (*w_shape[1:], *stride, *pad, block.rows.start)
+        _gather(lines[block.images], *where, cols)
+        gw += gy[block].reshape(-1, k).T @ matrix
     return numpy.ascontiguousarray(as_channels_first(gw.reshape(k, kh, kw, c)))
