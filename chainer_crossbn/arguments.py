@@ -1,12 +1,13 @@
 """The command line of ``train_cifar.py``."""
 
+import argparse
 import math
 
 import chainer
 
-from chainer_crossbn import data_arguments, normalization_arguments
-from chainer_crossbn.command_line import Parser, add, number
-from chainer_crossbn.models import MODELS
+from chainer_crossbn import data_arguments, normalization_arguments, normalizers
+from chainer_crossbn.command_line import Parser, UsageError, add, number
+from chainer_crossbn.models import MODELS, OPTIONS, takers
 
 INITIALIZERS = {
     "he": chainer.initializers.HeNormal,
@@ -32,8 +33,8 @@ def default_lr(global_batchsize):
 OF_RESULT = (
     *("bn", "model", "dataset", "seed", "bn_group_size", "bn_layers", "bn_rest"),
     *("paper_allreduces", "paper_backward", "groups", "weight_norm_init"),
-    *("width", "fc_units", "dropout", "init", "batchsize", "epoch", "lr", "momentum"),
-    *("weight_decay", "lr_step", "train_size", "test_size", "eval_train"),
+    *("width", "fc_units", "dropout", "zero_gamma", "init", "batchsize", "epoch", "lr"),
+    *("momentum", "weight_decay", "lr_step", "train_size", "test_size", "eval_train"),
     "image_size",
 )
 
@@ -72,20 +73,25 @@ def parse(argv=None, given_only=False):
     model = parser.add_argument_group("network")
     normalization_arguments.add_to(model)
     add(model, "--model", choices=sorted(MODELS), default="vgg16", help="network")
-    add(model, "--width", type=count, default=64, help="channels of the first stage")
+    add(
+        model,
+        "--width",
+        type=count,
+        help="channels of the first convolution, with which all others scale (default: "
+        f"{_widths()})",
+    )
     add(
         model,
         "--fc-units",
         type=count,
-        default=4096,
-        help="units of the hidden FC layers",
+        help="units of the hidden FC layers (alexnet, vgg16; default: 4096)",
     )
     add(
         model,
         "--dropout",
         type=fraction,
         default=0.0,
-        help="dropout ratio of the FC layers",
+        help="dropout ratio of the FC layers (alexnet, googlenet, vgg16)",
     )
     add(
         model,
@@ -93,6 +99,12 @@ def parse(argv=None, given_only=False):
         choices=sorted(INITIALIZERS),
         default="he",
         help="initializer of the weights",
+    )
+    model.add_argument(
+        "--zero-gamma",
+        action="store_const",
+        const=True,
+        help="start the last normalization of each block at a scale of 0 (resnet*)",
     )
 
     training = parser.add_argument_group("training")
@@ -144,6 +156,13 @@ def parse(argv=None, given_only=False):
     data_arguments.add_to(data)
 
     machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--recompute",
+        action="store_const",
+        const=True,
+        help="keep little of the forward pass, and compute it again in the backward "
+        "pass: less memory, the same results",
+    )
     add(
         machine,
         "--communicator",
@@ -195,12 +214,38 @@ def parse(argv=None, given_only=False):
     )
     if given_only:
         names = vars(parser.parse_args([]))
-        parser.set_defaults(**dict.fromkeys(names))
-        return parser.parse_args(argv)
+        return parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names)))
     args = parser.parse_args(argv)
+    _check_model(args)
     normalization_arguments.check(args)
     data_arguments.check(args)
     return args
+
+
+def _check_model(args):
+    """Check that the options go with the model."""
+    asked = {
+        "fc_units": args.fc_units is not None,
+        "dropout": args.dropout > 0,
+        "zero_gamma": args.zero_gamma,
+    }
+    for option, is_asked in asked.items():
+        names = takers(option)
+        if is_asked and args.model not in names:
+            raise UsageError(
+                f"{flag(option)} goes with --model {', '.join(names[:-1])} or "
+                f"{names[-1]}, not {args.model}"
+            )
+    if args.zero_gamma and args.bn not in normalizers.OF_LAYERS:
+        raise UsageError(f"--zero-gamma: there is no gamma with --bn {args.bn}")
+
+
+def _widths():
+    """Return in words which width the models have by default."""
+    models = {}
+    for name in MODELS:
+        models.setdefault(OPTIONS[name]["width"], []).append(name)
+    return "; ".join(f"{width}: {', '.join(models[width])}" for width in sorted(models))
 
 
 def complete(args, n_ranks):
@@ -214,10 +259,18 @@ def complete(args, n_ranks):
         UsageError: If the groups of ``--bn-group-size`` do not come out even.
     """
     args.lr = args.lr or default_lr(args.batchsize * n_ranks)
+    for option in ("width", "fc_units"):
+        if getattr(args, option) is None:
+            setattr(args, option, OPTIONS[args.model].get(option))
     normalization_arguments.complete(args, n_ranks)
     data_arguments.complete(args)
     if args.name is None:
         words = normalization_arguments.words(args)
+        words += [
+            word.replace("_", "-")
+            for word in ("zero_gamma", "recompute")
+            if getattr(args, word)
+        ]
         args.name = "-".join(
             [args.model, *words, f"b{args.batchsize}", f"r{n_ranks}", f"s{args.seed}"]
         )

@@ -25,13 +25,19 @@ from chainer_crossbn.layout import check_axis, layout_of
 
 
 class CrossBatchNormalizationFunction(function_node.FunctionNode):
+    """Function node of :func:`cross_batch_normalization`.
+
+    Attributes:
+        layer (str): Name of the layer.
+    """
+
     def __init__(self, comm, eps, running_mean, running_var, decay, axis, name):
         self._comm = comm
         self._eps = eps
         self._running = running_mean, running_var
         self._decay = decay
         self._axis = check_axis(axis)
-        self._name = name
+        self.layer = name
 
     def check_type_forward(self, in_types):
         type_check.expect(in_types.size() == 3)
@@ -57,7 +63,7 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         x, gamma, beta = inputs
         self._layout = layout_of(x.ndim, gamma.ndim, self._axis)
         flat = self._layout.flatten(x)
-        self._count, self._mean, m2 = self._global_moments(flat)
+        self._count, self._mean, m2 = self.global_statistics(flat)
         on_device = kernels.of(flat)
         self._inv_std = on_device.finish_statistics(
             self._count, self._mean, m2, self._eps, self._running, self._decay
@@ -65,15 +71,19 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         y = on_device.normalize(flat, self._mean, self._inv_std, gamma, beta)
         return (self._layout.restore(y, x.shape),)
 
-    def _global_moments(self, flat):
+    def global_statistics(self, flat):
+        """Return count, mean and M2 of the mini-batches of all ranks.
+
+        Who computes the same again may put what was returned in this method's place.
+        """
         n, _, s = flat.shape
         count, mean, m2 = merge_moments(
-            self._comm, n * s, *kernels.of(flat).moments(flat), f"{self._name} forward"
+            self._comm, n * s, *kernels.of(flat).moments(flat), f"{self.layer} forward"
         )
         on_host = isinstance(count, int)
         if on_host and count == 0:
             raise ValueError(
-                f"{self._name}: the mini-batches of all ranks are empty; "
+                f"{self.layer}: the mini-batches of all ranks are empty; "
                 "at least one rank must have an element"
             )
         if on_host and count == 1:
@@ -96,7 +106,7 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
             self._mean,
             self._inv_std,
             self._eps,
-            self._name,
+            self.layer,
         )
         return gradients.apply(grad, (x, gamma, grad_outputs[0]))
 

@@ -18,32 +18,29 @@ class _Kernels:
     """The kernels that suit one convolution, and its three products."""
 
     def __init__(self, x_shape, w_shape, stride, pad):
-        self._stride = stride
-        self._pad = pad
-        self._by_winograd = (w_shape[2:], stride, pad) == (
+        side = w_shape[2:]
+        self._where = ()
+        if (side, pad) == ((1, 1), (0, 0)):
+            self._module, self._where = kernels.pointwise, (stride,)
+        elif (side, stride, pad) == (
             (3, 3),
             (1, 1),
             (1, 1),
-        ) and kernels.winograd.pays(x_shape, w_shape)
+        ) and kernels.winograd.pays(x_shape, w_shape):
+            self._module = kernels.winograd
+        else:
+            self._module, self._where = kernels.columns, (stride, pad)
 
     def forward(self, x, w, bias):
-        if self._by_winograd:
-            return kernels.winograd.convolve(x, w, bias)
-        return kernels.columns.convolve(x, w, bias, self._stride, self._pad)
+        return self._module.convolve(x, w, bias, *self._where)
 
     def gradient_of_input(self, gy, w, x_shape):
-        if self._by_winograd:
-            return kernels.winograd.gradient_of_input(gy, w)
-        return kernels.columns.gradient_of_input(
-            gy, w, x_shape, self._stride, self._pad
-        )
+        shapes = (x_shape,) if self._where else ()
+        return self._module.gradient_of_input(gy, w, *shapes, *self._where)
 
     def gradient_of_filters(self, x, gy, w_shape):
-        if self._by_winograd:
-            return kernels.winograd.gradient_of_filters(x, gy)
-        return kernels.columns.gradient_of_filters(
-            x, gy, w_shape, self._stride, self._pad
-        )
+        shapes = (w_shape,) if self._where else ()
+        return self._module.gradient_of_filters(x, gy, *shapes, *self._where)
 
 
 class _Convolution2D(function_node.FunctionNode):
@@ -116,28 +113,35 @@ class _Gradients(function_node.FunctionNode):
         return tuple(products[i] for i in indexes)
 
 
-def convolution_2d(x, W, b=None, stride=1, pad=0):
+def convolution_2d(x, W, b=None, stride=1, pad=0, groups=1):
     """Two-dimensional convolution, fast on CPUs.
 
     Filters of 3x3 with stride 1 and pad 1 go through Winograd's algorithm where it pays
     (:mod:`~chainer_crossbn.kernels.winograd`), with a rounding error of some 1e-5 of
-    the largest output in float32; others through matrix products on blocks of columns
-    (:mod:`~chainer_crossbn.kernels.columns`). What is on a GPU, or of another dtype
-    than float32 and float64, goes to :func:`chainer.functions.convolution_2d`.
+    the largest output in float32; those of 1x1 without pad through one matrix product
+    (:mod:`~chainer_crossbn.kernels.pointwise`); others through matrix products on
+    blocks of columns (:mod:`~chainer_crossbn.kernels.columns`). What is on a GPU, or of
+    another dtype than float32 and float64, goes to
+    :func:`chainer.functions.convolution_2d`.
 
     Args:
         x (Variable or array): Shape (N, C, H, W).
-        W (Variable or array): Shape (K, C, kh, kw), of the dtype of ``x``.
+        W (Variable or array): Shape (K, C / groups, kh, kw), of the dtype of ``x``.
         b (Variable or array or None): Shape (K,).
         stride (int or tuple of int): Of both axes, or of each.
         pad (int or tuple of int): Likewise.
+        groups (int): Groups of channels that are convolved for themselves.
 
     Returns:
         Variable: Shape (N, K, (H + 2 pad - kh) // stride + 1, ...).
     """
     array = x.array if isinstance(x, chainer.Variable) else x
     if not kernels.are_compiled_for(array):
-        return F.convolution_2d(x, W, b, stride, pad)
+        return F.convolution_2d(x, W, b, stride, pad, groups=groups)
+    if groups > 1:
+        parts = zip(F.split_axis(x, groups, 1), F.split_axis(W, groups, 0))
+        y = F.concat([convolution_2d(*part, None, stride, pad) for part in parts])
+        return y if b is None else F.bias(y, b)
     inputs = (x, W) if b is None else (x, W, b)
     return _Convolution2D(_pair(stride), _pair(pad)).apply(inputs)[0]
 
@@ -146,12 +150,12 @@ class Convolution2D(L.Convolution2D):
     """Convolution link that is fast on CPUs.
 
     As :class:`chainer.links.Convolution2D` in arguments, parameters and files; see
-    :func:`convolution_2d`. Dilated and grouped convolutions are Chainer's own.
+    :func:`convolution_2d`. Dilated convolutions are Chainer's own.
     """
 
     def forward(self, x):
-        if self.xp is not numpy or self.groups != 1 or self.dilate != (1, 1):
+        if self.xp is not numpy or self.dilate != (1, 1):
             return super().forward(x)
         if self.W.array is None:
             self._initialize_params(x.shape[1])
-        return convolution_2d(x, self.W, self.b, self.stride, self.pad)
+        return convolution_2d(x, self.W, self.b, self.stride, self.pad, self.groups)

@@ -74,7 +74,14 @@ class _HookableMultiNodeBatchNormalization(MultiNodeBatchNormalization):
     """ChainerMN's link, which computes where Chainer calls the hooks of a link."""
 
     __call__ = chainer.Link.__call__
-    forward = MultiNodeBatchNormalization.__call__
+
+    def forward(self, x):
+        if not chainer.config.in_recomputing:
+            return MultiNodeBatchNormalization.__call__(self, x)
+        running = self.avg_mean.copy(), self.avg_var.copy()
+        y = MultiNodeBatchNormalization.__call__(self, x)
+        self.avg_mean[...], self.avg_var[...] = running
+        return y
 
 
 class ChainerMNNormalization(Normalization):

@@ -20,6 +20,7 @@ def origin(output, model):
         id(parameter.node): name[1:].rpartition("/")[0]
         for name, parameter in model.namedparams()
     }
+    names.update((id(link), name[1:]) for name, link in model.namedlinks())
     for function in _functions(output):
         for node in function.inputs:
             if id(node) not in names and node.data is not None and not _finite(node):
@@ -44,8 +45,13 @@ def _finite(node):
 
 
 def _layer(function, names):
-    """Name a function by the link whose parameters it, or one before it, has taken."""
+    """Name a function by the link whose parameters it, or one before it, has taken.
+
+    A block that is recomputed is a link itself.
+    """
     while function is not None:
+        if id(getattr(function, "block", None)) in names:
+            return names[id(function.block)]
         for node in function.inputs:
             if id(node) in names:
                 return names[id(node)]

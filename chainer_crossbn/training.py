@@ -27,6 +27,7 @@ from chainer_crossbn import (
     datasets,
     devices,
     kernels,
+    models,
     normalization_arguments,
     ranks,
     run_directory,
@@ -39,7 +40,6 @@ from chainer_crossbn.iterators import ShareIterator
 from chainer_crossbn.kernels.memory import keep_freed_memory
 from chainer_crossbn.loading import Loader, Request
 from chainer_crossbn.local_statistics import deviations
-from chainer_crossbn.models import MODELS
 from chainer_crossbn.optimizers import MomentumSGD
 from chainer_crossbn.profiling import Profiler
 from chainer_crossbn.running_statistics import averaged, of_rank_zero
@@ -332,6 +332,13 @@ def _load_data(args, index, watchdog):
 
 
 def _check_sizes(args, data, n_ranks):
+    least = models.MODELS[args.model].least_image_size
+    height, width = data.train_images.shape[-2:]
+    if min(height, width) < least:
+        raise UsageError(
+            f"--model {args.model} takes images of {least}x{least} or more; those of "
+            f"{data.name} are {height}x{width}"
+        )
     n_train = len(data.train_labels)
     if args.batchsize * n_ranks > n_train:
         raise UsageError(
@@ -363,14 +370,17 @@ def _check_sight(args, data, world):
 def _build(args, data, load, comm, device, path, watchdog):
     numpy.random.seed(args.seed)
     normalization = normalization_arguments.create(args, comm)
-    model = MODELS[args.model](
+    model = models.create(
+        args.model,
         data.n_class,
         normalization,
         width=args.width,
         fc_units=args.fc_units,
         dropout=args.dropout,
         initialW=arguments.INITIALIZERS[args.init](),
+        zero_gamma=bool(args.zero_gamma),
         image_size=data.train_images.shape[-1],
+        recomputed=bool(args.recompute),
     )
     model.to_device(device)
     normalization.prepare(model, _first_batch(args, data, load, comm, device))

@@ -31,6 +31,13 @@ GENERAL = [
     ((1, 3, 1, 1), (7, 3, 3, 3), 1, 1),
     ((3, 6, 9, 4), (5, 6, 3, 2), (2, 1), (0, 1)),
     ((5, 4, 8, 8), (4, 4, 1, 1), 1, 0),
+    ((3, 4, 7, 6), (5, 4, 1, 1), 2, 0),
+    ((3, 4, 7, 6), (5, 4, 1, 1), (3, 1), 0),
+    ((3, 4, 7, 6), (5, 4, 1, 1), 2, 1),
+    ((0, 4, 8, 8), (5, 4, 1, 1), 1, 0),
+    ((2, 3, 17, 16), (8, 3, 7, 7), 2, 3),
+    ((2, 3, 5, 2), (4, 3, 5, 5), 1, 4),
+    ((2, 3, 9, 4), (4, 3, 1, 3), (1, 4), (0, 5)),
     ((70, 8, 8, 8), (8, 8, 3, 3), 2, 1),
     ((3, 3, 11, 11), (4, 3, 5, 5), 2, 2),
     ((2, 3, 8, 9), (4, 3, 2, 3), 3, 0),
@@ -94,6 +101,15 @@ def test_function(x, w, stride, pad, dtype):
         assert error(ours, theirs) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("size", [1, 3000, 20000, 10**9])
+@pytest.mark.parametrize("x,w,stride,pad", GENERAL)
+def test_blocks_of_columns(x, w, stride, pad, size, monkeypatch):
+    """Of some rows of an image, one image, or several."""
+    monkeypatch.setattr(columns, "_BLOCK_BYTES", size)
+    x = (min(x[0], 3), *x[1:])
+    test_function(x, w, stride, pad, "float64")
+
+
 @pytest.mark.parametrize("view", ["Fortran order", "channels last", "sliced"])
 def test_arrays_need_not_be_contiguous(view):
     x, w, gy = arrays("float64", (32, 16, 8, 8), (16, 16, 3, 3), (32, 16, 8, 8))
@@ -122,9 +138,11 @@ def test_arrays_need_not_be_contiguous(view):
             assert error(b, a) < 1e-13
 
 
-@pytest.mark.parametrize("stride,pad", [(1, 1), (2, 0)])
-def test_gradients(stride, pad):
-    x, w, b = arrays("float64", (2, 3, 5, 4), (4, 3, 3, 3), (4,))
+@pytest.mark.parametrize(
+    "side,stride,pad", [(3, 1, 1), (3, 2, 0), (1, 1, 0), (1, 2, 0)]
+)
+def test_gradients(side, stride, pad):
+    x, w, b = arrays("float64", (2, 3, 5, 4), (4, 3, side, side), (4,))
     shape = output_shape(x.shape, w.shape, stride, pad)
     (gy,) = arrays("float64", shape)
 
@@ -139,6 +157,27 @@ def test_gradients(stride, pad):
         tuple(arrays("float64", x.shape, w.shape, b.shape)),
         dtype=np.float64,
     )
+
+
+@pytest.mark.parametrize("dtype", ["float16", *sorted(TOLERANCE)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("groups,side", [(2, 3), (3, 1), (6, 5)])
+def test_groups(groups, side, bias, dtype):
+    shapes = (2, 6, 8, 7), (12, 6 // groups, side, side), (12,), (2, 12, 8, 7)
+    x, w, b, gy = arrays(dtype, *shapes)
+    results = []
+    for function, kind in ((convolution_2d, dtype), (F.convolution_2d, "float64")):
+        if dtype == "float16":
+            kind = dtype
+        inputs = [chainer.Variable(v.astype(kind)) for v in (x, w, b)[: 2 + bias]]
+        y = function(*inputs, pad=side // 2, groups=groups)
+        y.grad = gy.astype(kind)
+        y.backward()
+        results.append((y.array, *(v.grad for v in inputs)))
+    assert results[0][2].flags.c_contiguous
+    for ours, theirs in zip(*results):
+        assert ours.dtype == dtype
+        assert error(ours, theirs) < TOLERANCE.get(dtype, 1e-12)
 
 
 @pytest.mark.parametrize("x", [(32, 16, 8, 8), (1, 3, 8, 8)])

@@ -44,7 +44,7 @@ FLAGS = {
     "--bn": ["none", "normal", "multigpu", "paper", "group", "weight", "layer"],
     "--bn-layers": ["front:2", "back:13", "front:0", "back:99", "side:1", "front:"],
     "--bn-rest": ["none", "normal"],
-    "--model": ["vgg16"],
+    "--model": ["vgg16", "alexnet", "googlenet", "resnet20", "resnet50"],
     "--init": ["he", "lecun"],
     "--dataset": ["cifar10", "cifar100", "synthetic"],
     "--communicator": ["host", "naive", "flat"],
@@ -59,7 +59,13 @@ FLAGS = {
         ),
         ["1", "2", "0.5", "64"],
     ),
-    **dict.fromkeys(("--gpu", "--cpu", "--profile", "--no-model", "--allow-nan"), []),
+    **dict.fromkeys(
+        (
+            *("--gpu", "--cpu", "--profile", "--no-model", "--allow-nan"),
+            *("--recompute", "--zero-gamma"),
+        ),
+        [],
+    ),
     **dict.fromkeys(("--data", "--name", "--resume", "--nonsense"), ["auto", "x"]),
 }
 # What an operating system passes on: no NUL, and bytes that are no text as surrogates.

@@ -505,6 +505,21 @@ def test_many_runs_have_a_panel_a_batch_size(paper):
     assert len({ax.get_xlim() for ax in axes[:3]}) == 1
 
 
+def test_each_model_has_its_figures(tmp_path):
+    write_run(tmp_path, "normal", name="a")
+    write_run(tmp_path, "multigpu", name="b", model="resnet20")
+    write_run(tmp_path, "normal", name="c", model="googlenet", width=64)
+    drawn = draw(tmp_path)
+    models = {"GoogLeNet": 1, "ResNet-20": 1, "VGG16": 1}
+    kinds = ("loss", "accuracy", "accuracy_time", "epoch_time")
+    assert sorted(drawn) == sorted(f"{k}-{model}" for k in kinds for model in models)
+    for name, figure in drawn.items():
+        _, model = name.split("-", 1)
+        caption = figure.get_supxlabel()
+        assert model in caption
+        assert not any(other in caption for other in models if other != model)
+
+
 def test_settings_that_differ_are_named(tmp_path):
     write_run(tmp_path, "normal", width=16, name="a")
     write_run(tmp_path, "normal", width=64, name="b")

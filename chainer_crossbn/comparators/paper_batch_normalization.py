@@ -98,20 +98,25 @@ class _Function(CrossBatchNormalizationFunction):
         self._dtype = numpy.promote_types(gamma.dtype, numpy.float32)
         flat = self._layout.flatten(x).astype(self._dtype, copy=False)
         self._local_count = flat.shape[0] * flat.shape[2]
-        mean = flat.mean(axis=(0, 2))
-        square = (flat * flat).mean(axis=(0, 2))
-        # The count goes with them, so that running variances are equal on all ranks.
-        with_count = [xp.append(v, self._local_count) for v in (mean, square)]
-        averages = self.average(with_count, "forward")
-        self._mean, square = averages[:, :-1]
-        self._count = float(averages[0, -1]) * self._comm.size
-        var = square - self._mean * self._mean
+        self._count, self._mean, var = self.global_statistics(flat)
         self._inv_std = 1 / xp.sqrt(var + self._dtype.type(self._eps))
         self._update_running(var)
         y = _centred(flat, self._mean, self._inv_std)
         y *= gamma.reshape(-1, 1)
         y += beta.reshape(-1, 1)
         return (self._layout.restore(y.astype(x.dtype, copy=False), x.shape),)
+
+    def global_statistics(self, flat):
+        """Return count, mean and variance, which are the averages of all ranks'."""
+        xp = backend.get_array_module(flat)
+        mean = flat.mean(axis=(0, 2))
+        square = (flat * flat).mean(axis=(0, 2))
+        # The count goes with them, so that running variances are equal on all ranks.
+        with_count = [xp.append(v, self._local_count) for v in (mean, square)]
+        averages = self.average(with_count, "forward")
+        mean, square = averages[:, :-1]
+        count = float(averages[0, -1]) * self._comm.size
+        return count, mean, square - mean * mean
 
     def _update_running(self, var):
         unbiased = var * (self._count / max(self._count - 1, 1))

@@ -7,9 +7,9 @@ positions, whatever the layout was before. Where channels are last in memory, n 
 samples times positions.
 Statistics are float64 arrays of shape ``(c,)``, and all arithmetic is float64.
 
-For CPUs alone there are :mod:`winograd` and :mod:`columns` for convolution, and
-:mod:`pooling` and :mod:`update`; images go through them with their channels last in
-memory (:mod:`memory`).
+For CPUs alone there are :mod:`winograd`, :mod:`pointwise` and :mod:`columns` for
+convolution, and :mod:`pooling` and :mod:`update`; images go through them with their
+channels last in memory (:mod:`memory`).
 
 Where Numba is missing (it has no wheel for some machines), what is for CPUs alone is
 left to Chainer.
@@ -29,6 +29,7 @@ if COMPILED:
         columns,
         compilation,
         cpu,
+        pointwise,  # noqa: F401  has nothing to compile
         pooling,
         update,
         winograd,
@@ -94,7 +95,8 @@ def precompile(dtype=numpy.float32):
         winograd.convolve(image, filters)
         winograd.gradient_of_input(image, filters)
         winograd.gradient_of_filters(image, image)
-    pooling.spread(*pooling.pool(image, 2), 2, image.shape)
+    windows = 2, 2, 0
+    pooling.spread(*pooling.pool(image, *windows, (2, 2)), *windows, image.shape)
     columns.convolve(image, filters, None, (1, 1), (1, 1))
     columns.gradient_of_input(image, filters, image.shape, (1, 1), (1, 1))
     columns.gradient_of_filters(image, image, filters.shape, (1, 1), (1, 1))

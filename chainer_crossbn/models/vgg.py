@@ -4,6 +4,7 @@ import chainer
 import chainer.functions as F
 
 from chainer_crossbn.max_pooling_2d import max_pooling_2d
+from chainer_crossbn.models.layers import Blocks, Maker
 
 _CHANNELS_OF_64 = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 
@@ -24,12 +25,16 @@ class VGG16(chainer.Chain):
         dropout (float): Dropout ratio behind each of these.
         initialW: Initializer of all weights; Chainer's LeCunNormal by default.
         image_size (int): Height and width of the images.
+        recomputed (bool): Whether the stages keep nothing but their input for the
+            backward pass (:func:`~chainer_crossbn.recomputation.recompute`).
 
     Attributes:
         n_normalizations (int): How many normalizations the network has.
+        least_image_size (int): Side of the smallest images that it takes.
     """
 
     n_normalizations = sum(len(stage) for stage in _CHANNELS_OF_64)
+    least_image_size = 1
 
     def __init__(
         self,
@@ -40,35 +45,26 @@ class VGG16(chainer.Chain):
         dropout=0.5,
         initialW=None,
         image_size=32,
+        recomputed=False,
     ):
         super().__init__()
         self._dropout = dropout
+        make = Maker(normalization, self.n_normalizations, initialW)
         stages = []
-        in_channels, index = 3, 0
+        in_channels = 3
         for multiples in _CHANNELS_OF_64:
-            stage = chainer.ChainList()
+            stage = _Stage()
             for multiple in multiples:
-                channels = multiple * width
-                norm = normalization.norm(channels, index, self.n_normalizations)
-                conv = normalization.conv(
-                    in_channels,
-                    channels,
-                    3,
-                    pad=1,
-                    nobias=norm is not None,
-                    initialW=initialW,
-                )
-                stage.append(_Convolution(conv, norm))
-                in_channels, index = channels, index + 1
+                stage.append(make.conv(in_channels, multiple * width, 3, pad=1))
+                in_channels = multiple * width
             stages.append(stage)
         # Odd sides are halved upwards.
         side = -(-image_size // 2 ** len(stages))
-        in_units = in_channels * side * side
         with self.init_scope():
-            self.stages = chainer.ChainList(*stages)
-            self.fc6 = normalization.linear(in_units, fc_units, initialW=initialW)
-            self.fc7 = normalization.linear(fc_units, fc_units, initialW=initialW)
-            self.fc8 = normalization.linear(fc_units, n_class, initialW=initialW)
+            self.stages = Blocks(*stages, recomputed=recomputed)
+            self.fc6 = make.linear(in_channels * side * side, fc_units)
+            self.fc7 = make.linear(fc_units, fc_units)
+            self.fc8 = make.linear(fc_units, n_class)
 
     def forward(self, x):
         """Return the logits.
@@ -79,26 +75,16 @@ class VGG16(chainer.Chain):
         Returns:
             Variable: Shape (N, n_class).
         """
-        for stage in self.stages:
-            for layer in stage:
-                x = layer(x)
-            x = max_pooling_2d(x, 2)
+        x = self.stages(x)
         for fc in (self.fc6, self.fc7):
             x = F.dropout(F.relu(fc(x)), self._dropout)
         return self.fc8(x)
 
 
-class _Convolution(chainer.Chain):
-    """A convolution, its normalization (or none) and ReLU."""
-
-    def __init__(self, conv, norm):
-        super().__init__()
-        with self.init_scope():
-            self.conv = conv
-            self.norm = norm
+class _Stage(chainer.ChainList):
+    """Convolutions, and max pooling."""
 
     def forward(self, x):
-        x = self.conv(x)
-        if self.norm is not None:
-            x = self.norm(x)
-        return F.relu(x)
+        for layer in self:
+            x = layer(x)
+        return max_pooling_2d(x, 2)

@@ -14,7 +14,7 @@ from chainer_crossbn.plotting import (
     style,
     table,
 )
-from chainer_crossbn.plotting.groups import group_runs
+from chainer_crossbn.plotting.groups import by_model, group_runs
 from chainer_crossbn.plotting.runs import find_runs
 
 
@@ -49,17 +49,19 @@ def draw(groups):
         tuple: Pairs of a file name's stem and a :class:`matplotlib.figure.Figure`;
         and lines that say which of the paper's figures are not drawn, and why.
     """
-    drawn = [
-        ("loss", curves.one_quantity(groups, "loss", "Loss")),
-        ("accuracy", curves.one_quantity(groups, "accuracy", "Accuracy")),
-        (
-            "accuracy_time",
-            curves.one_quantity(
-                groups, "accuracy", "Accuracy against time", "train_time"
+    drawn = []
+    for suffix, members in by_model(groups):
+        drawn += [
+            (f"loss{suffix}", curves.one_quantity(members, "loss", "Loss")),
+            (f"accuracy{suffix}", curves.one_quantity(members, "accuracy", "Accuracy")),
+            (
+                f"accuracy_time{suffix}",
+                curves.one_quantity(
+                    members, "accuracy", "Accuracy against time", "train_time"
+                ),
             ),
-        ),
-        ("epoch_time", bars.epoch_times(groups)),
-    ]
+            (f"epoch_time{suffix}", bars.epoch_times(members)),
+        ]
     of_paper, missing = papers.draw(groups)
     return drawn + of_paper, missing
 
@@ -73,10 +75,17 @@ def draw_profiles(profiled):
 
     Returns:
         tuple: Pairs of a file name's stem and a :class:`matplotlib.figure.Figure`: bars
-        of all groups, and a time line of the first run of each; and pairs of a file's
-        name and the text of a trace, for the same runs.
+        of all groups of a model, and a time line of the first run of each; and pairs of
+        a file's name and the text of a trace, for the same runs.
     """
-    drawn = [("profile", profiles.bars(profiled))] if profiled else []
+    pairs_of = dict(profiled)
+    drawn = [
+        (
+            f"profile{suffix}",
+            profiles.bars([(group, pairs_of[group]) for group in members]),
+        )
+        for suffix, members in by_model(list(pairs_of))
+    ]
     traces = []
     for group, pairs in profiled:
         run, profile = pairs[0]

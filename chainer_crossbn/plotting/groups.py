@@ -133,6 +133,27 @@ def by_scale(groups, apart=()):
     return list(scales.values())
 
 
+def by_model(groups):
+    """Split groups by their model, as no figure shows more than one.
+
+    Returns:
+        list: Pairs of what is put behind the figures' file names (nothing where there
+        is one model) and a list of groups.
+    """
+    models = {}
+    for group in groups:
+        models.setdefault(identity(group.settings.get("model")), []).append(group)
+    if len(models) == 1:
+        return [("", groups)]
+    return [
+        (
+            f"-{style.slug(style.setting('model', members[0].settings.get('model')))}",
+            members,
+        )
+        for members in models.values()
+    ]
+
+
 def time_ratio(seconds, group, groups):
     """Time per epoch as a multiple of normalBN's, or None where there is none.
 

@@ -13,6 +13,9 @@ _WORDS = {
     "cifar100": "CIFAR-100",
     "synthetic": "synthetic images",
     "vgg16": "VGG16",
+    "alexnet": "AlexNet",
+    "googlenet": "GoogLeNet",
+    **{f"resnet{depth}": f"ResNet-{depth}" for depth in (20, 50, 56, 101, 110, 152)},
 }
 _COUNTED = {
     "epoch": ("epoch", "epochs"),

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import chainer
 import numpy
 
+from chainer_crossbn.recomputation import Recomputed
+
 OUTSIDE = "loss"
 
 
@@ -127,9 +129,12 @@ class Recorder(chainer.FunctionHook):
         self._all_reduce = started, ended
 
     # Called a hundred times a step, so they call little themselves. A function that
-    # another calls is a part of that.
+    # another calls is a part of that, but of a block that is recomputed, which is
+    # nothing but its functions.
 
-    def forward_preprocess(self, *_):
+    def forward_preprocess(self, function, *_):
+        if function.__class__ is Recomputed:
+            return
         if not self._depth:
             if self._synchronize:
                 self._synchronize()
@@ -137,6 +142,8 @@ class Recorder(chainer.FunctionHook):
         self._depth += 1
 
     def forward_postprocess(self, function, *_):
+        if function.__class__ is Recomputed:
+            return
         self._depth -= 1
         if self._depth:
             return
@@ -145,7 +152,7 @@ class Recorder(chainer.FunctionHook):
         self._times.append(perf_counter())
         self._classes.append(function.__class__)
         if self._searching:
-            backward = function in self._layer_of
+            backward = function in self._layer_of or chainer.config.in_recomputing
             layer = self._layer_of.setdefault(function, self._names.current)
             self._found.append((layer, backward))
 

@@ -8,10 +8,10 @@ from chainer_crossbn.command_line import UsageError
 from chainer_crossbn.snapshots import storage
 
 # Taken from the run where the command line does not say otherwise, without a word: how
-# to find the data and what to write.
+# to find the data, what to keep in memory and what to write.
 _ALSO_KEPT = (
     *("data", "threads", "profile", "no_model", "allow_nan", "snapshot_interval"),
-    *("skip_broken", "decode_threads"),
+    *("skip_broken", "decode_threads", "recompute"),
 )
 # A difference in one of these is named first, as others follow from it.
 _FIRST = ("bn", "model", "dataset")

@@ -1,0 +1,132 @@
+"""AlexNet (Krizhevsky, Sutskever and Hinton, 2012)."""
+
+import chainer
+import chainer.functions as F
+from chainer.utils.conv import get_conv_outsize
+
+from chainer_crossbn.max_pooling_2d import max_pooling_2d
+from chainer_crossbn.models.layers import (
+    Blocks,
+    Maker,
+    local_response_normalization,
+    scaled,
+)
+
+_FULL = 96
+_GROUPS = 2
+# Channels, side of the filters, stride, pad, groups, whether max pooling follows.
+_CONVOLUTIONS = (
+    (96, 11, 4, 2, 1, True),
+    (256, 5, 1, 2, _GROUPS, True),
+    (384, 3, 1, 1, 1, False),
+    (384, 3, 1, 1, _GROUPS, False),
+    (256, 3, 1, 1, _GROUPS, True),
+)
+_RESPONSES_NORMALIZED = 2
+
+
+def _side(image_size):
+    """Return the side of the maps behind the convolutions; less than 1 if too small."""
+    side = image_size
+    for _, ksize, stride, pad, _, pooled in _CONVOLUTIONS:
+        side = get_conv_outsize(side, ksize, stride, pad)
+        if pooled:
+            side = get_conv_outsize(side, 3, 2, 0)
+    return side
+
+
+class AlexNet(chainer.Chain):
+    """5 convolutions, three of which in two groups, and 3 fully connected layers.
+
+    A normalization follows each convolution, then ReLU; a convolution has a bias only
+    where no normalization follows. Of the first two there is local response
+    normalization, as in the paper, where no other follows. The fully connected layers
+    are not normalized. The first convolution has a pad of 2, which makes maps of 55x55
+    of images of 224x224, as the paper has them.
+
+    Args:
+        n_class (int): Number of classes.
+        normalization: Normalization object (:mod:`chainer_crossbn.normalizers`).
+        width (int): Channels of the first convolution, with which the others scale (all
+            are even); 96 is the full network.
+        fc_units (int): Units of the two hidden fully connected layers.
+        dropout (float): Dropout ratio behind each of these.
+        initialW: Initializer of all weights; Chainer's LeCunNormal by default.
+        image_size (int): Side of the images.
+        recomputed (bool): Whether the convolutions keep nothing but their input for the
+            backward pass (:func:`~chainer_crossbn.recomputation.recompute`).
+
+    Attributes:
+        n_normalizations (int): How many normalizations the network has.
+        least_image_size (int): Side of the smallest images that it takes.
+
+    Raises:
+        ValueError: If the images are too small.
+    """
+
+    n_normalizations = len(_CONVOLUTIONS)
+    least_image_size = next(size for size in range(1, 224) if _side(size) >= 1)
+
+    def __init__(
+        self,
+        n_class,
+        normalization,
+        width=_FULL,
+        fc_units=4096,
+        dropout=0.5,
+        initialW=None,
+        image_size=224,
+        recomputed=False,
+    ):
+        super().__init__()
+        self._dropout = dropout
+        make = Maker(normalization, self.n_normalizations, initialW)
+        blocks = []
+        in_channels = 3
+        for i, (full, ksize, stride, pad, groups, pooled) in enumerate(_CONVOLUTIONS):
+            channels = scaled(full, width, _FULL, multiple=_GROUPS)
+            options = {"stride": stride, "pad": pad, "groups": groups}
+            conv = make.conv(in_channels, channels, ksize, **options)
+            blocks.append(_Layer(conv, i < _RESPONSES_NORMALIZED, pooled))
+            in_channels = channels
+        side = _side(image_size)
+        if side < 1:
+            least = self.least_image_size
+            raise ValueError(
+                f"AlexNet takes images of {least}x{least} or more, not of "
+                f"{image_size}x{image_size}"
+            )
+        with self.init_scope():
+            self.blocks = Blocks(*blocks, recomputed=recomputed)
+            self.fc6 = make.linear(in_channels * side * side, fc_units)
+            self.fc7 = make.linear(fc_units, fc_units)
+            self.fc8 = make.linear(fc_units, n_class)
+
+    def forward(self, x):
+        """Return the logits.
+
+        Args:
+            x (Variable or array): Images, shape (N, 3, image_size, image_size).
+
+        Returns:
+            Variable: Shape (N, n_class).
+        """
+        x = self.blocks(x)
+        for fc in (self.fc6, self.fc7):
+            x = F.dropout(F.relu(fc(x)), self._dropout)
+        return self.fc8(x)
+
+
+class _Layer(chainer.Chain):
+    def __init__(self, conv, responses_normalized, pooled):
+        super().__init__()
+        self._responses_normalized = responses_normalized
+        self._pooled = pooled
+        with self.init_scope():
+            self.conv = conv
+
+    def forward(self, x):
+        x = self.conv(x)
+        if self._responses_normalized:
+            x = local_response_normalization(x, self.conv)
+        return max_pooling_2d(x, 3, 2, cover_all=False) if self._pooled else x

@@ -1,0 +1,92 @@
+"""What recomputation saves, and how it shows in profiles and errors."""
+
+import tracemalloc
+
+import chainer_crossbn  # noqa: F401  makes Chainer importable
+
+# isort: split
+import chainer
+import chainer.functions as F
+import chainermn
+import numpy as np
+import pytest
+
+from chainer_crossbn import models, normalizers, not_finite
+from chainer_crossbn.profiling.recorder import Recorder
+
+
+def made(name, recomputed):
+    np.random.seed(0)
+    comm = chainermn.create_communicator("naive")
+    return models.create(
+        name,
+        10,
+        normalizers.create("multigpu", comm),
+        **{"width": 4, "fc_units": 8, "dropout": 0, "image_size": 64},
+        recomputed=recomputed,
+    )
+
+
+def images(n):
+    return np.random.RandomState(0).rand(n, 3, 64, 64).astype("float32")
+
+
+def peak_bytes(name, recomputed):
+    """Return what NumPy and Python have at most in a forward and backward pass."""
+    model = made(name, recomputed)
+    x, t = images(8), np.zeros(8, "int32")
+    for tracing in (False, True):  # kernels are compiled before
+        if tracing:
+            tracemalloc.start()
+        loss = F.softmax_cross_entropy(model(x), t)
+        model.cleargrads()
+        loss.backward()
+        del loss
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.parametrize(
+    "name,most",
+    [
+        # What remains are the inputs of all blocks, and all that is in one of the
+        # largest: the deeper the network, the less that is.
+        *(("resnet20", 0.65), ("resnet110", 0.4), ("resnet50", 0.65)),
+        *(("googlenet", 0.8), ("vgg16", 0.8)),
+    ],
+)
+def test_it_takes_less_memory(name, most):
+    assert peak_bytes(name, True) < most * peak_bytes(name, False)
+
+
+def test_functions_of_a_block_are_noted_by_layer():
+    layouts = []
+    for recomputed in (False, True):
+        model = made("resnet20", recomputed)
+        recorder = Recorder(model)
+        with recorder:
+            F.sum(model(images(2))).backward()
+        layouts.append(recorder.take_step((0.0,) * 6).layout)
+    plain, again = layouts
+    assert set(again.layers) == set(plain.layers)
+    passes = [
+        [
+            int(layout.normalizes[layout.backward == backward].sum())
+            for layout in layouts
+        ]
+        for backward in (False, True)
+    ]
+    # Computing again is a part of the backward pass.
+    assert passes == [[19, 19], [19, 2 * 19]]
+
+
+@pytest.mark.parametrize("place", [0, 4, 9])
+def test_what_is_not_finite_is_found(place):
+    model = made("resnet20", True)
+    block = model.blocks[place]
+    conv = block.conv if place == 0 else block.conv1.conv
+    conv.W.array[0, 0, 0, 0] = np.nan
+    with chainer.using_config("train", False):
+        loss = F.softmax_cross_entropy(model(images(2)), np.zeros(2, "int32"))
+    assert not_finite.origin(loss, model) == f"blocks/{place}"
