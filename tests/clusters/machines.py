@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import select
+import signal
 import struct
 import subprocess
 import tempfile
@@ -73,8 +74,12 @@ class Cluster:
             self.ip(name, "link", "set", "lo", "up")
 
     def stop(self):
-        """Remove the nodes."""
+        """Remove the nodes, and what still runs on them."""
         for name in NAMES:
+            words = ("ip", "netns", "pids", self._prefix + name)
+            for pid in subprocess.run(words, capture_output=True).stdout.split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
             subprocess.run(["ip", "netns", "del", self._prefix + name], check=False)
 
     def ip(self, name, *words):

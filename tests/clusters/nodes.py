@@ -229,7 +229,8 @@ def killed(runner):
     assert status == 0, again
     after = re.search(r"goes on after iteration (\d+)", out)
     assert len(json.loads(log.read_text())) == 12
-    said = next((line for line in error.splitlines() if re.search("signal|KILLED", line)), "")
+    lines = [line for line in error.splitlines() if re.search("signal|KILLED", line)]
+    said = lines[0] if lines else ""
     return (
         f"rank 3 killed: all ended after {seconds:.1f} s with exit status "
         f"{process.returncode} ({said.strip(' =')!r}), none left; --resume went on "
@@ -330,6 +331,8 @@ def main():
     if os.geteuid() != 0:
         parser.error("namespaces want root")
     cases = args.cases or [*CASES, "wires"]
+    # So that nothing is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with machines.made(ROOT) as cluster:
         runner = Runner(cluster, args.python, args.mpi)
         with cluster.wire():
