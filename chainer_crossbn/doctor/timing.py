@@ -19,7 +19,7 @@ _LEAST, _MOST = 3, 200
 
 
 class Time(NamedTuple):
-    """The time of an all-reduce: the median, of the slowest rank.
+    """The time of an all-reduce: the median, of the slowest rank; if slow, the first.
 
     Attributes:
         size (int): Bytes of the vector.
@@ -72,6 +72,9 @@ class _Vector(chainer.Link):
 
 def _time(comm, device, function):
     world = comm.mpi_comm
+    first = world.allreduce(_once(world, device, function), MPI.MAX)
+    if first > _SECONDS:
+        return first  # it is slow, and no more is to be known
     once = max(_once(world, device, function) for _ in range(_WARM_UP))
     # All ranks have to agree on it.
     repeats = min(max(_LEAST, int(_SECONDS / world.allreduce(once, MPI.MAX))), _MOST)

@@ -137,14 +137,14 @@ def made(cwd):
 
 @contextlib.contextmanager
 def _veth():
-    ends = "crossbn-a", "crossbn-b"
+    ends = _ends()
     _ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
     yield ends
 
 
 @contextlib.contextmanager
 def _tapped(delay):
-    ends = "crossbn-a", "crossbn-b"
+    ends = _ends()
     taps = [_tap(name) for name in ends]
     forwarder = multiprocessing.Process(target=_forward, args=(taps, delay))
     forwarder.start()
@@ -155,6 +155,11 @@ def _tapped(delay):
         forwarder.join()
         for tap in taps:
             os.close(tap)
+
+
+def _ends():
+    """Return names of devices that others do not use, of at most 15 characters."""
+    return f"cb{os.getpid()}a", f"cb{os.getpid()}b"
 
 
 def _tap(name):
