@@ -44,7 +44,7 @@ def test_real_runs(tmp_path, n_ranks):
     assert all(float(time) > 0 for *_, time, _ in rows)
     if rows:
         time, rate = map(float, rows[-1][2:])
-        assert rate == pytest.approx((16 << 20) / time / 1e3, rel=0.01)
+        assert rate == pytest.approx((16 << 20) / time / 1e3, rel=0.01, abs=6e-4)
     cores = len(os.sched_getaffinity(0))
     assert (f"{n_ranks} ranks share {cores} cores" in text) == (n_ranks > cores)
     assert list(tmp_path.iterdir()) == []
