@@ -8,6 +8,7 @@ drop others.
 
 import numpy
 from chainer.serializers import DictionarySerializer, NpzDeserializer
+from mpi4py import MPI
 
 from chainer_crossbn.updaters import persistent_values
 
@@ -99,8 +100,9 @@ def _share(parts, comm):
     shapes = world.bcast([(k, v.shape, v.dtype) for k, v in large.items()])
     for key, shape, dtype in shapes:
         array = large[key] if comm.rank == 0 else numpy.empty(shape, dtype)
-        large[key] = numpy.ascontiguousarray(array)
-        world.Bcast(large[key])
+        large[key] = numpy.asarray(array, order="C")
+        # As bytes, since MPI has no type for text, such as the log, and float16.
+        world.Bcast([large[key], MPI.BYTE])
     rest, ranks = world.bcast((rest, ranks))
     return {**large, **rest}, ranks
 
