@@ -166,7 +166,7 @@ class TestWhatWaits:
         seen = _records_of_an_iteration(own, device)
         assert seen.count("all-reduce") == 10
         assert [kind for kind in seen if kind in self.waits] == []
-        assert seen.count("copy to host") == 1
+        assert seen.count("copy to host") == 1  # of the flag
 
     @pytest.mark.skipif(WAY != choice.STAGED, reason="staged")
     def test_staged_one_copy_each_way(self, comm, device):
