@@ -50,7 +50,7 @@ else:
     try:
         cuda.check_cuda_available()
     except RuntimeError as error:
-        found["error"] = str(error).splitlines()[-1]
+        found["error"] = str(error).rpartition(")")[2]
 found["n_devices"] = count
 print(json.dumps(found))
 """

@@ -13,7 +13,7 @@ INITIALIZERS = {
     "lecun": chainer.initializers.LeCunNormal,
     "glorot": chainer.initializers.GlorotNormal,
 }
-COMMUNICATORS = ("host", "naive", "flat", "pure_nccl", "non_cuda_aware")
+COMMUNICATORS = ("host", "naive", "flat", "pure_nccl", "staged", "non_cuda_aware")
 
 _REFERENCE_LR = 0.01
 _REFERENCE_GLOBAL_BATCH = 512
