@@ -169,7 +169,8 @@ def parse(argv=None, given_only=False):
         machine,
         "--communicator",
         choices=COMMUNICATORS,
-        help="communicator (default: host on CPUs, pure_nccl on GPUs)",
+        help="communicator (default: host on CPUs; on GPUs pure_nccl, without NCCL "
+        "staged, by which ranks may share a GPU)",
     )
     device = machine.add_mutually_exclusive_group()
     device.add_argument("--gpu", action="store_true", help="one GPU per rank")
