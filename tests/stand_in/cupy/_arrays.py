@@ -57,9 +57,10 @@ class MemoryPointer:
         """The copy is there when the stream has been waited for, and not before."""
         mem = mem.value  # CuPy 10 takes no int
         record.append(("copy to host", size))
+        stream = stream or _state.current_stream()
+        stream.advance()
         data = ctypes.string_at(self.ptr, size)
         ctypes.memset(mem, 0xA5, size)
-        stream = stream or _state.current_stream()
         stream.later(lambda: ctypes.memmove(mem, data, size))
 
 
@@ -87,10 +88,8 @@ class ndarray(NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         if any(isinstance(v, numpy.ndarray) for v in inputs):
             return NotImplemented
-        out = kwargs.pop("out", None)
-        if out is not None:
-            kwargs["out"] = tuple(v.host for v in out)
-        result = getattr(ufunc, method)(*unwrap(inputs), **unwrap(kwargs_of(kwargs)))
+        out = kwargs.get("out")
+        result = getattr(ufunc, method)(*unwrap(inputs), **unwrap(kwargs))
         return out[0] if out is not None else wrap(result)
 
     def __array_function__(self, function, types, args, kwargs):
@@ -104,6 +103,7 @@ class ndarray(NDArrayOperatorsMixin):
             return numpy.array(self.host, order=order)
         assert out.flags.c_contiguous and out.dtype == self.dtype
         assert out.shape == self.shape
+        stream.advance()
         data = self.host.copy()
         out.view(numpy.uint8)[...] = 0xA5
         stream.later(lambda: numpy.copyto(out, data))
@@ -179,7 +179,3 @@ class ndarray(NDArrayOperatorsMixin):
 def _from_host(host):
     record.append(("to device", host.nbytes))
     return _make(host)
-
-
-def kwargs_of(kwargs):
-    return {k: v for k, v in kwargs.items() if v is not None}

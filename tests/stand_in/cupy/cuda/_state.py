@@ -77,7 +77,11 @@ class Stream:
 
     def finish(self):
         assert not self.stuck, "a wait for a device that waits for another rank"
-        while self._later:
+        self.advance()
+
+    def advance(self):
+        """Do what is before something else on the stream."""
+        while self._later and not self.stuck:
             self._later.pop(0)()
 
     @property
