@@ -51,7 +51,7 @@ endif
 # How many times `make faults` kills a rank.
 N := 100
 
-.PHONY: help demo faults paper figures test test-nvrtc lint bench venv \
+.PHONY: help demo faults paper figures test test-nvrtc check-gpu lint bench venv \
     clean
 
 help:
@@ -61,6 +61,7 @@ help:
 	@echo "make figures  the report of the paper's evaluation again, from its logs"
 	@echo "make test   lint and run the tests"
 	@echo "make test-nvrtc  compile the kernels of GPUs, from K80 to B200; needs no GPU"
+	@echo "make check-gpu  check and time the GPUs of this machine, with PYTHON as it is"
 	@echo "make faults kill ranks of small runs, N=100 times, and see that nothing is lost"
 	@echo "make lint   lint alone"
 	@echo "make bench  compare speed with ChainerMN and PyTorch; QUICK=1: one round"
@@ -93,6 +94,10 @@ test: lint
 test-nvrtc: venv
 	$(VENV)/bin/python -m pip install -q --no-build-isolation -e ".[nvrtc]"
 	$(IN_VENV) python -m pytest tests/nvrtc/compilation.py
+
+# With what PYTHON has installed, so that it serves where there is no network.
+check-gpu:
+	$(PYTHON) benchmarks/gpu.py
 
 faults: venv
 	$(IN_VENV) python tests/faults/campaign.py $(N)

@@ -1,4 +1,4 @@
-"""Makes Chainer 7.8.1 and its ChainerMN run on today's Python and NumPy.
+"""Makes Chainer 7.8.1 and its ChainerMN run on today's Python, NumPy and CuPy.
 
 Chainer's last release does not import on NumPy 2 or Python 3.12. :func:`install` puts
 a finder in front of Python's own that sees Chainer's modules alone, whenever one is
@@ -42,6 +42,13 @@ _EDITS = {
         (
             "xp.array(v, copy=False, dtype=transfer_dtype)",
             "v.astype(transfer_dtype, copy=False)",
+        )
+    ],
+    # cupy.cudnn: gone from CuPy 14, so that nothing is to be said about its absence.
+    "chainer.backends.cuda": [
+        (
+            "int(os.environ.get('CHAINER_CUDNN', '1')) == 0",
+            "_cupy_major > 13 or int(os.environ.get('CHAINER_CUDNN', '1')) == 0",
         )
     ],
     # int(array of one element): an error since NumPy 2.4.

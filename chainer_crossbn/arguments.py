@@ -14,7 +14,7 @@ INITIALIZERS = {
     "lecun": chainer.initializers.LeCunNormal,
     "glorot": chainer.initializers.GlorotNormal,
 }
-COMMUNICATORS = ("host", "naive", "flat", "pure_nccl", "non_cuda_aware")
+COMMUNICATORS = ("host", "naive", "flat", "pure_nccl", "staged", "non_cuda_aware")
 
 _REFERENCE_LR = 0.01
 _REFERENCE_GLOBAL_BATCH = 512
@@ -167,7 +167,8 @@ def parse(argv=None, given_only=False):
         machine,
         "--communicator",
         choices=COMMUNICATORS,
-        help="communicator (default: host on CPUs, pure_nccl on GPUs)",
+        help="communicator (default: host on CPUs; on GPUs pure_nccl, without NCCL "
+        "staged, by which ranks may share a GPU)",
     )
     device = machine.add_mutually_exclusive_group()
     device.add_argument("--gpu", action="store_true", help="one GPU per rank")

@@ -8,7 +8,7 @@ from chainermn.communicators.naive_communicator import NaiveCommunicator
 from mpi4py import MPI
 
 from chainer_crossbn import kernels, shared_mean
-from chainer_crossbn.kernels.launching import pinned
+from chainer_crossbn.kernels.launching import copy_to_device, copy_to_host, pinned
 from chainer_crossbn.shared_memory import is_usable
 
 _BLOCK_BYTES = 4 << 20
@@ -125,9 +125,9 @@ class StagedCommunicator(HostCommunicator):
         if key not in self._buffers or self._buffers[key].size < flat.size:
             self._buffers[key] = pinned(flat.size, dtype)
         staged = self._buffers[key][: flat.size]
-        flat.get(out=staged)
+        copy_to_host(flat, staged)
         self._mean_of_large(staged, self._block_bytes // dtype.itemsize)
-        flat.set(staged)
+        copy_to_device(staged, flat)
         start = 0
         for gradient in gradients:
             part = flat[start : start + gradient.size]

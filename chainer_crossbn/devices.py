@@ -6,6 +6,7 @@ import chainer
 from chainer.backends import cuda
 from mpi4py import MPI
 
+from chainer_crossbn.collectives import choice
 from chainer_crossbn.command_line import UsageError
 
 
@@ -41,7 +42,9 @@ def choose(args, world, node):
             "--cpu"
         )
     if enough and not args.cpu:
-        args.communicator = args.communicator or "pure_nccl"
+        by_nccl = world.allreduce(choice.has_nccl(), MPI.LAND)
+        default = "pure_nccl" if by_nccl else "staged"
+        args.communicator = args.communicator or default
         shared = world.allreduce(gpus < node.size, MPI.LOR)
         reason = "shared by the ranks of a node" if shared else "a GPU for each rank"
         return chainer.get_device(f"@cupy:{node.rank % gpus}"), reason

@@ -3,8 +3,6 @@
 import functools
 import math
 
-import numpy
-
 
 class Layout:
     """Which axes of an array are channels, and its view of shape (n, c, s)."""
@@ -17,6 +15,7 @@ class Layout:
         first, last = self.key_axis[0], self.key_axis[-1]
         self._split = first, last + 1
         self._channels_last = (*axis, *self.key_axis)
+        self._back = tuple(map(self._channels_last.index, range(ndim)))
         self._order = None
         if last - first + 1 != len(self.key_axis):
             self._order = self._channels_last
@@ -58,7 +57,7 @@ class Layout:
                 return flat.reshape(shape)
             order = self._channels_last
         moved = flat.reshape([shape[i] for i in order])
-        return moved.transpose(numpy.argsort(order))
+        return moved.transpose(self._back)
 
     def expand(self, v, ndim):
         """Return the channel vector ``v`` so that it broadcasts over the array."""

@@ -154,6 +154,8 @@ def _run(argv, world, node, watchdog):
         raise Ended(f"{plan.path} is finished already", 0)
     args = plan.args
     device, reason = devices.choose(args, world, node)
+    device.use()
+    collective = _choose_collective(world, device)
     comm = communicators.create(args.communicator, world)
     cores = max(1, devices.count_cores(node) // node.size)
     args.threads = args.threads or cores
@@ -169,16 +171,18 @@ def _run(argv, world, node, watchdog):
             stack.enter_context(threadpoolctl.threadpool_limits(args.threads))
             load = Loader(args.decode_threads or 1)
             stack.callback(load.close)
-            _train(plan, data, load, index, comm, node, device, reason, watchdog)
+            _train(
+                *(plan, data, load, index, comm, node),
+                *(device, reason, collective, watchdog),
+            )
     finally:
         if world.rank == 0:
             os.close(lock)
 
 
-def _train(plan, data, load, index, comm, node, device, reason, watchdog):
+def _train(plan, data, load, index, comm, node, device, reason, collective, watchdog):
     """Train in the run directory that is there, and write what comes out."""
     args, path = plan.args, plan.path
-    device.use()
     if device.xp is numpy:
         keep_freed_memory()
         watchdog.at("the compilation of kernels")
@@ -194,7 +198,8 @@ def _train(plan, data, load, index, comm, node, device, reason, watchdog):
         _on_rank_zero(comm.mpi_comm, lambda: _check_room(plan, model))
         if plan.record is not None:
             _restore(plan, trainer, comm, device)
-        details = _describe(data, comm, device, devices.count_cores(node))
+        cores = devices.count_cores(node)
+        details = _describe(data, comm, device, collective, cores)
         if comm.rank == 0:
             _keep(index)
             run_directory.write_arguments(path, vars(args), details)
@@ -222,6 +227,13 @@ def _train(plan, data, load, index, comm, node, device, reason, watchdog):
 def _time_limit():
     try:
         return collectives.timeout()
+    except ValueError as error:
+        raise UsageError(error) from None
+
+
+def _choose_collective(world, device):
+    try:
+        return collectives.choose(world, on_gpu=device.xp is not numpy)
     except ValueError as error:
         raise UsageError(error) from None
 
@@ -460,7 +472,7 @@ def _compare_tests(model, data, load, comm, device, watchdog):
     return found
 
 
-def _describe(data, comm, device, cores):
+def _describe(data, comm, device, collective, cores):
     """Gather what ``args.json`` tells of the run besides the arguments."""
     mine = {"rank": comm.rank, "pid": os.getpid(), "host": socket.gethostname()}
     all_ranks = comm.gather_obj(mine)
@@ -469,6 +481,7 @@ def _describe(data, comm, device, cores):
         "ranks": all_ranks,
         "cores": cores,  # of rank 0's node
         "device": "CPU" if device.xp is numpy else "GPU",
+        "collective": collective,
         "dataset": {
             "name": data.name,
             "checksum": data.checksum,

@@ -2,6 +2,8 @@
 
 import ctypes
 import functools
+import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -10,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from chainer_crossbn.kernels.launching import THREADS
-
 HERE = Path(__file__).parent
+THREADS = 256  # of a block
 WAYS = ("planes", "wide_planes", "columns", "wide_columns")
 ENTRY = """
 static void call_{name}(void** arguments) {{ host::call({name}, arguments); }}
@@ -22,27 +23,29 @@ extern "C" int launch_{name}(const unsigned* grid, unsigned n_threads, void** va
 """
 
 
+# A directory, for processes that are to share what they compile.
+CACHE = "CUDA_ON_HOST_CACHE"
+
+
 @functools.cache
 def _directory():
     return tempfile.TemporaryDirectory()
 
 
-@functools.cache
 def launcher(source, options=()):
     """As :func:`chainer_crossbn.kernels.launching.launcher`, for NumPy arrays."""
-    folder = Path(tempfile.mkdtemp(dir=_directory().name))
-    whole, library = folder / "kernels.cpp", folder / "kernels.so"
+    return load(source.read_text(), options)
+
+
+@functools.cache
+def load(code, options):
+    """Return what launches the kernels of some CUDA C++ on NumPy arrays."""
     start, end = (
         HERE.joinpath(f"cuda_on_host{part}.cpp").read_text() for part in ("", "_end")
     )
-    code = source.read_text()
     entries = "".join(ENTRY.format(name=name) for name in kernels(code))
-    whole.write_text(start + code + end + entries)
-    command = [sys.executable, "-m", "ziglang", "c++", "-shared", "-fPIC", "-O1"]
-    command += ["-std=c++11", "-nostdlib++", "-fno-exceptions", "-fno-rtti"]
-    command += ["-Wno-unknown-pragmas", *options, "-o", library, whole]
-    subprocess.run(command, check=True, timeout=300)
-    functions = ctypes.CDLL(str(library))
+    half = end if "struct Half {" in code else ""
+    functions = compiled(start + code + half + entries, options)
 
     def launch(name, grid, *arguments):
         grid = (ctypes.c_uint * 2)(*grid, *[1] * (2 - len(grid)))
@@ -52,6 +55,23 @@ def launcher(source, options=()):
         assert ended_well, f"{name}: not all threads came to the same barriers"
 
     return launch
+
+
+def compiled(code, options=()):
+    """Compile C++, and load it."""
+    folder = Path(os.environ.get(CACHE) or _directory().name)
+    name = hashlib.sha256("\n".join((code, *options)).encode()).hexdigest()[:32]
+    library = folder / f"{name}.so"
+    if not library.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            whole, made = Path(own, "kernels.cpp"), Path(own, "kernels.so")
+            whole.write_text(code)
+            command = [sys.executable, "-m", "ziglang", "c++", "-shared", "-fPIC"]
+            command += ["-O1", "-std=c++11", "-nostdlib++", "-fno-exceptions"]
+            command += ["-fno-rtti", "-Wno-unknown-pragmas", *options]
+            subprocess.run([*command, "-o", made, whole], check=True, timeout=300)
+            made.replace(library)
+    return ctypes.CDLL(str(library))
 
 
 def kernels(code):

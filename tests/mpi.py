@@ -46,10 +46,18 @@ def mpiexec(n_ranks, *command, timeout=120, cwd=ROOT, env=None, stdout=subproces
     return done
 
 
-def run_tests(n_ranks, path, timeout=240, collective=""):
+def run_tests(n_ranks, path, timeout=240, env=None):
     """Run the tests of a file in tests/ranks on some ranks; fail if one fails."""
-    cases = ROOT / "tests" / "ranks" / path
-    env = {"CHAINER_CROSSBN_COLLECTIVE": collective}
-    done = mpiexec(n_ranks, "-m", "pytest", "-q", cases, timeout=timeout, env=env)
+    program = "-m", "pytest", "-q", ROOT / "tests" / "ranks" / path
+    done = mpiexec(n_ranks, *program, timeout=timeout, env=env)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
     assert " passed" in done.stdout, done.stdout
+
+
+def stand_in(env=None):
+    """Return the environment in which CuPy is what stands in for it."""
+    tests = ROOT / "tests"
+    return {
+        "PYTHONPATH": os.pathsep.join(map(str, (tests / "stand_in", tests, ROOT))),
+        **(env or {}),
+    }

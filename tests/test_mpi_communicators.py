@@ -8,4 +8,5 @@ from mpi import run_tests
     "n_ranks,collective", [(1, ""), (2, ""), (3, ""), (2, "mpi"), (3, "mpi")]
 )
 def test_communicators(n_ranks, collective):
-    run_tests(n_ranks, "communicator_cases.py", collective=collective)
+    env = {"CHAINER_CROSSBN_COLLECTIVE": collective}
+    run_tests(n_ranks, "communicator_cases.py", env=env)

@@ -11,4 +11,4 @@ def test_exactness(n_ranks):
 
 @pytest.mark.parametrize("n_ranks", [2, 3])
 def test_exactness_by_mpi(n_ranks):
-    run_tests(n_ranks, "exactness_cases.py", collective="mpi")
+    run_tests(n_ranks, "exactness_cases.py", env={"CHAINER_CROSSBN_COLLECTIVE": "mpi"})

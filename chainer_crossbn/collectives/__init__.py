@@ -57,7 +57,7 @@ def sum_over_ranks(comm, vector, layer):
         total = foreign.sum_over_ranks(comm, _to_host(vector), layer)
         return backend.get_device_from_array(vector).send(total)
     if on_gpu:
-        return _gpu_channel(comm.mpi_comm).sum(vector, layer)
+        return _gpu_channel(comm.mpi_comm, vector.size, layer).sum(vector, layer)
     return _host_channel(comm.mpi_comm).sum(comm.mpi_comm, vector, layer)
 
 
@@ -91,7 +91,8 @@ def merge_moments(comm, count, mean, m2, layer):
         count, mean, m2 = foreign.merge_moments(comm, count, *vectors, layer)
         return count, back(mean), back(m2)
     if kernels.on_gpu(mean):
-        return _gpu_channel(comm.mpi_comm).merge(count, mean, m2, layer)
+        channel = _gpu_channel(comm.mpi_comm, 2 * mean.size + 1, layer)
+        return channel.merge(count, mean, m2, layer)
     channel = _host_channel(comm.mpi_comm)
     return channel.merge(comm.mpi_comm, count, mean, m2, layer)
 
@@ -126,20 +127,22 @@ def _host_channel(mpi_comm):
     return _attribute(mpi_comm, "host", HostChannel)
 
 
-def _gpu_channel(mpi_comm):
-    return _attribute(mpi_comm, "gpu", _make_gpu_channel)
+def _gpu_channel(mpi_comm, *first):
+    return _attribute(mpi_comm, "gpu", _make_gpu_channel, *first)
 
 
-def _attribute(mpi_comm, name, make):
+def _attribute(mpi_comm, name, make, *first):
     keyval = _keyvals()[name]
     channel = mpi_comm.Get_attr(keyval)
     if channel is None:
-        channel = make(mpi_comm)
+        channel = make(mpi_comm, *first)
         mpi_comm.Set_attr(keyval, channel)
     return channel
 
 
-def _make_gpu_channel(mpi_comm):
+def _make_gpu_channel(mpi_comm, size, layer):
+    # What follows has no time limit.
+    _host_channel(mpi_comm).meet(layer, size)
     way = choice.choose(mpi_comm)
     if way == choice.STAGED:
         return device.StagedChannel(mpi_comm, _host_channel(mpi_comm))

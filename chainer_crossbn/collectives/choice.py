@@ -20,8 +20,8 @@ def asked_for():
     return way
 
 
-def choose(mpi_comm):
-    """Choose how vectors on the ranks' current devices are reduced.
+def choose(mpi_comm, on_gpu=True):
+    """Choose how the ranks' vectors are reduced, on their current devices if on GPUs.
 
     NCCL wants a device for each rank. Where there is none, vectors are staged in host
     memory; that of MPI libraries that take addresses on the device is not to be seen
@@ -29,36 +29,47 @@ def choose(mpi_comm):
 
     Args:
         mpi_comm (mpi4py.MPI.Comm): All ranks, which call this together.
+        on_gpu (bool): Whether the vectors are on GPUs.
 
     Returns:
-        str: ``"nccl"``, ``"staged"`` or ``"mpi"``, the same on all ranks.
+        str: ``"nccl"``, ``"staged"`` or ``"mpi"``, the same on all ranks; ``"mpi"`` in
+        host memory.
 
     Raises:
         ValueError: On all ranks, if ``CHAINER_CROSSBN_COLLECTIVE`` is not the same, or
-            none of these.
+            none of these, or NCCL where it can't be.
     """
     try:
         asked = asked_for()
     except ValueError as error:
         asked = str(error)
-    found = mpi_comm.allgather((asked, _device(mpi_comm)))
+    found = mpi_comm.allgather((asked, _device() if on_gpu else None))
     ways = {way for way, _ in found}
     for way in ways:
         if way not in (None, *WAYS):
             raise ValueError(way)
     if len(ways) > 1:
         raise ValueError(f"{VARIABLE} is not the same on all ranks")
+    if not on_gpu:
+        return MPI
     (way,) = ways
-    if way:
-        return way
     devices = {device for _, device in found}
-    return NCCL if None not in devices and len(devices) == len(found) else STAGED
+    fits_nccl = None not in devices and len(devices) == len(found)
+    if way == NCCL and not fits_nccl:
+        reason = "CuPy has no NCCL" if None in devices else "ranks share a GPU"
+        raise ValueError(f"{VARIABLE} is nccl, but {reason}")
+    return way or (NCCL if fits_nccl else STAGED)
 
 
-def _device(mpi_comm):
+def has_nccl():
+    """Return whether CuPy has NCCL."""
+    return getattr(getattr(cuda.cupy.cuda, "nccl", None), "available", False)
+
+
+def _device():
     """Return what tells this rank's device from all others, ``None`` without NCCL."""
     from mpi4py import MPI
 
-    if not getattr(cuda.cupy.cuda, "nccl", None) or not cuda.cupy.cuda.nccl.available:
+    if not has_nccl():
         return None
     return MPI.Get_processor_name(), cuda.cupy.cuda.Device().pci_bus_id

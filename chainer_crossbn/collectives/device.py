@@ -4,6 +4,7 @@ The moments of the ranks' mini-batches travel as sums,
 ``[n, n * mean, M2 + n * mean**2]``.
 """
 
+import ctypes
 from typing import NamedTuple
 
 import numpy
@@ -12,7 +13,7 @@ from chainer.backends import cuda
 from chainer_crossbn.collectives.limits import CollectiveError
 from chainer_crossbn.collectives.order import Channel
 from chainer_crossbn.kernels import packing
-from chainer_crossbn.kernels.launching import pinned
+from chainer_crossbn.kernels.launching import copy_to_device, copy_to_host, pinned
 
 _MAIL_TAG = 0x4343
 
@@ -73,7 +74,7 @@ class DeviceChannel(Channel):
         if self._mail_of(self._turn):
             self._fail(self._place_of(step))
         if step.number == 1:
-            self._look()
+            self._look(self._place_of(step))
         return step
 
     def _make_step(self, layer, size, number):
@@ -84,10 +85,13 @@ class DeviceChannel(Channel):
         self._all_reduce(sent, received)
         return received
 
-    def _look(self):
+    def _look(self, place):
         """Look at what the device had found when this was last called."""
         if self._looking:
-            self._event.synchronize()
+            # In turns, as a device waits for ever for a rank that does not come.
+            self._wait(
+                lambda: self._event.done, place, lambda: self._mail_of(self._turn)
+            )
             if self._seen[0]:
                 layers = {step.number: step.layer for step in self._steps.values()}
                 raise CollectiveError(
@@ -95,9 +99,8 @@ class DeviceChannel(Channel):
                     f"{layers[int(self._seen[0])]}"
                 )
         stream = cuda.cupy.cuda.get_current_stream()
-        self._flag.data.copy_to_host_async(
-            self._seen.ctypes.data, self._flag.nbytes, stream
-        )
+        seen = ctypes.c_void_p(self._seen.ctypes.data)
+        self._flag.data.copy_to_host_async(seen, self._flag.nbytes, stream)
         self._event.record(stream)
         self._looking = True
 
@@ -131,16 +134,15 @@ class StagedChannel:
         """Copy vectors of one length to the host."""
         together = vectors[0] if len(vectors) == 1 else cuda.cupy.concatenate(vectors)
         staged = self._buffer("to the host", together.size)
-        together.get(out=staged)
+        copy_to_host(together, staged)
         return staged.reshape(len(vectors), -1)
 
     def _back(self, staged):
-        # The host writes to it again only after the next copy to the host, which waits
-        # for all that is before it on the stream.
-        pinned = self._buffer("to the device", staged.size)
-        pinned[:] = staged
+        # The host writes to it again only after the next copy to the host.
+        buffer = self._buffer("to the device", staged.size)
+        buffer[:] = staged
         vector = cuda.cupy.empty(staged.size)
-        vector.set(pinned)
+        copy_to_device(buffer, vector)
         return vector
 
     def _buffer(self, direction, size):

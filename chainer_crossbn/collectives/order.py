@@ -71,6 +71,18 @@ class Channel:
         # their time limit that this rank is gone.
         atexit.register(self._empty_mailbox)
 
+    def meet(self, layer, size):
+        """Wait for all ranks, which come for the same all-reduce.
+
+        Args:
+            layer (str): What is to be reduced.
+            size (int): Its length.
+
+        Raises:
+            CollectiveError: If they come for another, or not in time.
+        """
+        self._agree(Place(self._turn, layer, size))
+
     def _empty_mailbox(self):
         looks = _LAST_LOOKS if self._mpi_comm else 0
         while looks:

@@ -58,3 +58,26 @@ def pinned(size, dtype=numpy.float64):
     """
     memory = cuda.cupy.cuda.alloc_pinned_memory(size * numpy.dtype(dtype).itemsize)
     return numpy.frombuffer(memory, dtype, size)
+
+
+def copy_to_host(array, out):
+    """Copy an array on the current device, and wait for it.
+
+    Args:
+        array: C-contiguous array on the device.
+        out: Array of :func:`pinned` of the same shape and dtype.
+    """
+    stream = cuda.cupy.cuda.get_current_stream()
+    array.get(stream, out=out)
+    stream.synchronize()  # which CuPy itself does from 13 on
+
+
+def copy_to_device(array, out):
+    """Have an array copied to the current device, for what comes next there.
+
+    Args:
+        array: Array of :func:`pinned`, which must not change before
+            :func:`copy_to_host` has waited for what was to do.
+        out: C-contiguous array of the same shape and dtype on the device.
+    """
+    out.set(array, cuda.cupy.cuda.get_current_stream())

@@ -5,7 +5,7 @@ CUDA 11's compiler takes a K80 (compute capability 3.7), CUDA 12's all from 5.0 
 
 import ctypes
 import functools
-import itertools
+import re
 from importlib import metadata
 
 import chainer_crossbn  # noqa: F401  makes Chainer importable
@@ -18,11 +18,14 @@ from cuda_on_host import kernels
 from chainer_crossbn.kernels import gpu, packing
 
 ARCHITECTURES = {"cu11": (37, 50, 60, 70, 80), "cu12": (50, 60, 70, 80, 90, 100)}
-DTYPES = [np.dtype(name) for name in ("float16", "float32", "float64")]
+# Of images and of parameters: alike, and those of mixed16.
+DTYPES = ["ee", "ef", "ff", "dd"]
 SOURCES = [
-    *((gpu.SOURCE, gpu.options(x, p)) for x, p in itertools.product(DTYPES, DTYPES)),
+    *((gpu.SOURCE, gpu.options(*map(np.dtype, dtypes))) for dtypes in DTYPES),
     (packing.SOURCE, ()),
 ]
+# CUDA 12's compiler says of what it still compiles that another one won't.
+DEPRECATED = re.compile(r"nvrtc: warning: Architectures prior to .* deprecated .*")
 
 
 @functools.cache
@@ -73,7 +76,7 @@ def test_compilation(release, architecture, source, options):
         ("--std=c++11", f"--gpu-architecture=sm_{architecture}", *options),
     )
     assert status == 0, log
-    assert "warning" not in log.replace("deprecated", "")
+    assert not DEPRECATED.sub("", log).strip()
     assert code.startswith(b"\x7fELF")
     names = [name for name in kernels(source.read_text()) if name.encode() not in code]
     assert not names

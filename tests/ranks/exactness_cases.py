@@ -15,6 +15,7 @@ import chainer.links as L
 import chainermn
 import numpy as np
 import pytest
+from chainer import backend
 from chainermn.links import MultiNodeBatchNormalization
 from mpi4py import MPI
 from reference import batch_normalization, error
@@ -57,16 +58,20 @@ def parameters(channels, dtype, seed=1):
 
 
 def run(link, x, gy):
-    """Return y and gx."""
-    x = chainer.Variable(x)
+    """Return y and gx, in host memory whatever the device of the link."""
+    x = chainer.Variable(link.device.send(x))
     y = link(x)
-    y.grad = gy
+    y.grad = link.device.send(gy)
     link.cleargrads()
     y.backward()
-    return y.array, x.grad
+    return to_host(y.array), to_host(x.grad)
 
 
-def check(comm, x, gy, counts, axis=None, dtype=None):
+def to_host(array):
+    return backend.CpuDevice().send(array)
+
+
+def check(comm, x, gy, counts, axis=None, dtype=None, device="@numpy"):
     """Check y, gx, summed gradients and running statistics against the whole batch."""
     kept = [i for i in range(x.ndim) if i not in (axis or (0, *range(2, x.ndim)))]
     channels = [x.shape[i] for i in kept]
@@ -75,8 +80,10 @@ def check(comm, x, gy, counts, axis=None, dtype=None):
     gamma, beta = parameters(channels, dtype)
     link = CrossBatchNormalization(tuple(channels), comm, dtype=dtype, axis=axis)
     link.gamma.array[...], link.beta.array[...] = gamma, beta
+    link.to_device(device)
     mine = part_of(comm, counts)
     y, gx = run(link, x[mine], gy[mine])
+    link.to_device("@numpy")
     whole = batch_normalization(x, gy, gamma, beta, axis=axis)
     limit = TOLERANCE[x.dtype.name]
     assert y.dtype == gx.dtype == x.dtype

@@ -1,9 +1,11 @@
 """Reach the layers in different order on the ranks; print each rank's error as JSON.
 
-Run under mpiexec with the name of a fault and the iteration that it happens in.
+Run under mpiexec with the name of a fault and the iteration that it happens in, and
+with `gpu` where GPUs, on which errors come later, or what stands in for them are used.
 """
 
 import json
+import os
 import sys
 
 import chainer_crossbn  # noqa: F401  makes Chainer importable
@@ -68,19 +70,21 @@ def step(model, x, fault, turn):
     loss.backward()
 
 
-def main(fault, iteration):
+def main(fault, iteration, on_gpu):
     comm = chainermn.create_communicator("naive")
     apart = MPI.COMM_WORLD.Dup()
     model = Model(comm)
+    model.to_device(f"@cupy:{comm.rank}" if on_gpu else "@numpy")
+    model.device.use()
     state = np.random.RandomState(comm.rank)
     error = None
     usual = {"other": "either", "wide or narrow": "narrow or wide"}.get(fault)
     # One that ends early has no iteration left to be at fault in.
     last_rank = comm.rank == comm.size - 1
     early = fault == "one iteration fewer" and last_rank
-    for i in range(1, iteration + 1 - early):
+    for i in range(1, iteration + 1 - early + 2 * on_gpu):
         mine = fault if i == iteration and last_rank else usual
-        x = state.randn(3, 4).astype("float32")
+        x = model.device.send(state.randn(3, 4).astype("float32"))
         try:
             step(model, x, mine, i)
         except CollectiveError as caught:
@@ -94,6 +98,9 @@ def main(fault, iteration):
     errors = apart.gather(error)
     if comm.rank == 0:
         print(json.dumps(errors), flush=True)
+    if on_gpu:
+        apart.Barrier()
+        os._exit(0)  # a device that waits for ever keeps MPI from ending
 
 
-main(sys.argv[1], int(sys.argv[2]))
+main(sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["gpu"])

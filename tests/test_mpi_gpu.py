@@ -1,0 +1,191 @@
+"""What is around the GPU's kernels, with what stands in for CuPy and NCCL."""
+
+import json
+import os
+
+import cuda_on_host
+import numpy as np
+import pytest
+from mpi import ROOT, TRAIN, mpiexec, run_tests, stand_in
+
+RANKS = ROOT / "tests" / "ranks"
+SMALL = ("--dataset", "synthetic", "--train-size", 40, "--test-size", 20)
+SMALL += ("--width", 1, "--fc-units", 4, "--batchsize", 4, "--epoch", 1)
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory):
+    """All ranks and runs share what is compiled."""
+    return {cuda_on_host.CACHE: str(tmp_path_factory.mktemp("compiled"))}
+
+
+@pytest.mark.parametrize(
+    "n_ranks,way", [(1, ""), (2, "nccl"), (3, "nccl"), (2, "mpi"), (3, "staged")]
+)
+def test_cases(n_ranks, way, env):
+    env = stand_in({**env, "CHAINER_CROSSBN_COLLECTIVE": way})
+    run_tests(n_ranks, "gpu_cases.py", env=env)
+
+
+# Ranks that go astray, by NCCL
+
+
+def errors_of(n_ranks, fault, iteration, env):
+    env = stand_in({**env, "CHAINER_CROSSBN_TIMEOUT": "1"})
+    program = RANKS / "order.py", fault, iteration, "gpu"
+    done = mpiexec(n_ranks, *program, env=env, timeout=120)
+    assert done.stdout.startswith("["), done.stderr
+    return json.loads(done.stdout.splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    "fault", ["order", "channels", "skip", "skip the last", "part of backward"]
+)
+def test_the_first_iteration_is_checked_beforehand(fault, env):
+    for error in errors_of(2, fault, 1, env):
+        assert error.startswith("the ranks did not all reach the same layer: rank 0")
+
+
+@pytest.mark.parametrize("n_ranks,fault", [(2, "skip"), (3, "order")])
+def test_an_order_that_was_not_seen_before(n_ranks, fault, env):
+    for error in errors_of(n_ranks, fault, 5, env):
+        assert error.startswith("the ranks did not all reach the same layer: rank 0")
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_known_ways_are_told_apart_by_what_comes_back(n_ranks, env):
+    for error in errors_of(n_ranks, "other", 6, env):
+        assert error.startswith(
+            "the ranks reached different layers: not all of them were at /"
+        )
+
+
+def test_a_silent_rank_is_no_hang(env):
+    for error in errors_of(2, "no backward", 5, env):
+        assert error.startswith("the ranks did not all reach the same layer")
+
+
+def test_without_a_fault_there_is_no_error(env):
+    assert errors_of(3, "none", 4, env) == [None] * 3
+
+
+# Which way
+
+
+@pytest.mark.parametrize(
+    "asked,way",
+    [
+        (("", ""), "nccl"),
+        (("mpi", "mpi"), "mpi"),
+        (("staged", "staged"), "staged"),
+        (("mpi", ""), "CHAINER_CROSSBN_COLLECTIVE is not the same on all ranks"),
+        (
+            ("", "ncll"),
+            "CHAINER_CROSSBN_COLLECTIVE is 'ncll'; set it to mpi, staged, nccl or not",
+        ),
+    ],
+)
+def test_choice(asked, way, env):
+    done = mpiexec(2, RANKS / "choice.py", *asked, env=stand_in(env))
+    assert json.loads(done.stdout) == [way] * 2, done.stderr
+
+
+@pytest.mark.parametrize(
+    "asked,way",
+    [
+        ("", "staged"),
+        ("nccl", "CHAINER_CROSSBN_COLLECTIVE is nccl, but ranks share a GPU"),
+    ],
+)
+def test_choice_where_ranks_share_a_device(asked, way, env):
+    env = stand_in({**env, "STAND_IN_DEVICES": "1"})
+    done = mpiexec(2, RANKS / "choice.py", asked, asked, env=env)
+    assert json.loads(done.stdout) == [way] * 2, done.stderr
+
+
+@pytest.mark.parametrize(
+    "asked,way",
+    [
+        ("", "staged"),
+        ("nccl", "CHAINER_CROSSBN_COLLECTIVE is nccl, but CuPy has no NCCL"),
+    ],
+)
+def test_choice_without_nccl(asked, way, env):
+    env = stand_in({**env, "STAND_IN_NCCL": "0"})
+    done = mpiexec(2, RANKS / "choice.py", asked, asked, env=env)
+    assert json.loads(done.stdout) == [way] * 2, done.stderr
+
+
+# Training
+
+
+def train(*flags, env):
+    return mpiexec(2, TRAIN, *SMALL, *flags, env=stand_in(env), timeout=240)
+
+
+def read(out):
+    (run,) = out.iterdir()
+    record, log = (
+        json.loads((run / name).read_text()) for name in ("args.json", "log")
+    )
+    return record, log, np.load(run / "model.npz")
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tmp_path_factory):
+    out = tmp_path_factory.mktemp("cpu")
+    done = mpiexec(2, TRAIN, *SMALL, "--cpu", "--dropout", 0, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return read(out)
+
+
+@pytest.mark.parametrize(
+    "n_devices,nccl,flags,collective",
+    [
+        (1, "1", ("--communicator", "staged"), "staged"),
+        (2, "1", ("--communicator", "staged"), "nccl"),
+        (2, "0", (), "staged"),
+    ],
+)
+def test_training_is_that_of_cpus(
+    n_devices, nccl, flags, collective, on_cpu, env, tmp_path
+):
+    env = {**env, "STAND_IN_DEVICES": str(n_devices), "STAND_IN_NCCL": nccl}
+    flags = (*flags, "--gpu", "--dropout", 0, "--out", tmp_path)
+    done = train(*flags, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    record, log, model = read(tmp_path)
+    assert record["device"] == "GPU" and record["collective"] == collective
+    assert record["arguments"]["communicator"] == "staged"
+    expected_record, expected_log, expected = on_cpu
+    assert expected_record["device"] == "CPU"
+    assert expected_record["collective"] == "mpi"
+    for key in ("main/loss", "validation/main/loss"):
+        if key in expected_log[0]:
+            assert abs(log[0][key] - expected_log[0][key]) < 1e-3
+    for name in expected:
+        assert np.abs(model[name] - expected[name]).max(initial=0) < 1e-2, name
+
+
+def test_more_ranks_than_devices(env, tmp_path):
+    done = train("--gpu", "--out", tmp_path, env={**env, "STAND_IN_DEVICES": "1"})
+    assert done.returncode == 2
+    assert done.stderr == (
+        "train_cifar.py: error: --gpu: CuPy sees 1 GPUs on a node with 2 ranks; start "
+        "fewer ranks on it, let them share GPUs by --communicator staged, or use "
+        "--cpu\n"
+    )
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("device", ["--gpu", "--cpu"])
+def test_a_misspelt_way_is_refused_once(device, env, tmp_path):
+    env = {**env, "CHAINER_CROSSBN_COLLECTIVE": "ncll"}
+    done = train(device, "--out", tmp_path, env=env)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "train_cifar.py: error: CHAINER_CROSSBN_COLLECTIVE is 'ncll'; set it to mpi, "
+        "staged, nccl or not\n"
+    )
+    assert not os.listdir(tmp_path)
