@@ -6,6 +6,7 @@ import numpy
 
 from chainer_crossbn import kernels
 
+VARIABLE = "CHAINER_CROSSBN_COLLECTIVE"
 _CACHE_LINE = 64
 
 
@@ -23,7 +24,7 @@ def is_usable(mpi_comm):
     node = mpi_comm.Split_type(MPI.COMM_TYPE_SHARED)
     n_ranks = node.size
     node.Free()
-    permitted = os.environ.get("CHAINER_CROSSBN_COLLECTIVE") != "mpi"
+    permitted = os.environ.get(VARIABLE) != "mpi"
     return mpi_comm.allreduce(permitted and n_ranks == mpi_comm.size, MPI.LAND)
 
 

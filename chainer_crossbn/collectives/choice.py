@@ -1,11 +1,12 @@
-"""By which way vectors on GPUs are reduced."""
+"""By which way vectors are reduced."""
 
 import os
 
 from chainer.backends import cuda
 
-VARIABLE = "CHAINER_CROSSBN_COLLECTIVE"
-MPI, STAGED, NCCL = WAYS = "mpi", "staged", "nccl"
+from chainer_crossbn.shared_memory import VARIABLE, is_usable
+
+MPI, SHARED, STAGED, NCCL = WAYS = "mpi", "shared", "staged", "nccl"
 
 
 def asked_for():
@@ -23,8 +24,9 @@ def asked_for():
 def choose(mpi_comm, on_gpu=True):
     """Choose how the ranks' vectors are reduced, on their current devices if on GPUs.
 
-    NCCL wants a device for each rank. Where there is none, vectors are staged in host
-    memory; that of MPI libraries that take addresses on the device is not to be seen
+    In host memory ranks of one node share it, unless MPI is asked for. NCCL wants a
+    device for each rank. Where there is none, vectors are staged in host memory (shared
+    or not); that of MPI libraries that take addresses on the device is not to be seen
     from here, so that it has to be asked for.
 
     Args:
@@ -32,8 +34,8 @@ def choose(mpi_comm, on_gpu=True):
         on_gpu (bool): Whether the vectors are on GPUs.
 
     Returns:
-        str: ``"nccl"``, ``"staged"`` or ``"mpi"``, the same on all ranks; ``"mpi"`` in
-        host memory.
+        str: ``"nccl"``, ``"staged"`` or ``"mpi"``, the same on all ranks; in host
+        memory ``"shared"`` or ``"mpi"``.
 
     Raises:
         ValueError: On all ranks, if ``CHAINER_CROSSBN_COLLECTIVE`` is not the same, or
@@ -50,14 +52,21 @@ def choose(mpi_comm, on_gpu=True):
             raise ValueError(way)
     if len(ways) > 1:
         raise ValueError(f"{VARIABLE} is not the same on all ranks")
-    if not on_gpu:
-        return MPI
     (way,) = ways
+    if not on_gpu:
+        shared = is_usable(mpi_comm)
+        if way == SHARED and not shared:
+            raise ValueError(
+                f"{VARIABLE} is shared, but the ranks are on several nodes"
+            )
+        return SHARED if shared else MPI
     devices = {device for _, device in found}
     fits_nccl = None not in devices and len(devices) == len(found)
     if way == NCCL and not fits_nccl:
         reason = "CuPy has no NCCL" if None in devices else "ranks share a GPU"
         raise ValueError(f"{VARIABLE} is nccl, but {reason}")
+    if way == SHARED:
+        return STAGED
     return way or (NCCL if fits_nccl else STAGED)
 
 
