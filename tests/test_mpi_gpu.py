@@ -81,7 +81,7 @@ def test_without_a_fault_there_is_no_error(env):
         (("mpi", ""), "CHAINER_CROSSBN_COLLECTIVE is not the same on all ranks"),
         (
             ("", "ncll"),
-            "CHAINER_CROSSBN_COLLECTIVE is 'ncll'; set it to mpi, staged, nccl or not",
+            "CHAINER_CROSSBN_COLLECTIVE is 'ncll'; set it to mpi, shared, staged, nccl or not",
         ),
     ],
 )
@@ -160,7 +160,7 @@ def test_training_is_that_of_cpus(
     assert record["arguments"]["communicator"] == "staged"
     expected_record, expected_log, expected = on_cpu
     assert expected_record["device"] == "CPU"
-    assert expected_record["collective"] == "mpi"
+    assert expected_record["collective"] == "shared"
     for key in ("main/loss", "validation/main/loss"):
         if key in expected_log[0]:
             assert abs(log[0][key] - expected_log[0][key]) < 1e-3
