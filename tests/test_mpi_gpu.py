@@ -81,7 +81,8 @@ def test_without_a_fault_there_is_no_error(env):
         (("mpi", ""), "CHAINER_CROSSBN_COLLECTIVE is not the same on all ranks"),
         (
             ("", "ncll"),
-            "CHAINER_CROSSBN_COLLECTIVE is 'ncll'; set it to mpi, shared, staged, nccl or not",
+            "CHAINER_CROSSBN_COLLECTIVE is 'ncll'; "
+            "set it to mpi, shared, staged, nccl or not",
         ),
     ],
 )
