@@ -29,17 +29,31 @@ get_build_version = get_version
 
 
 def get_unique_id():
-    return os.urandom(128)
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD.rank.to_bytes(4, "little") + os.urandom(124)
 
 
 class NcclCommunicator:
-    """All ranks make one at the same time, by one or several identifiers."""
+    """The rank that made the identifier gathers the others, as NCCL has it."""
 
     def __init__(self, ndev, commId, rank):
         from mpi4py import MPI
 
-        self._comm = MPI.COMM_WORLD.Split(zlib.crc32(commId) >> 1, rank)
-        assert (self._comm.size, self._comm.rank) == (ndev, rank)
+        world = MPI.COMM_WORLD
+        root, tag = int.from_bytes(commId[:4], "little"), zlib.crc32(commId) & 0x7FFF
+        if world.rank == root:
+            ranks = {rank: root}
+            while len(ranks) < ndev:
+                ranks.update([world.recv(tag=tag)])
+            for other in ranks.values():
+                if other != root:
+                    world.send(ranks, other, tag)
+        else:
+            world.send((rank, world.rank), root, tag)
+            ranks = world.recv(source=root, tag=tag)
+        group = world.group.Incl([ranks[i] for i in range(ndev)])
+        self._comm = world.Create_group(group, tag)
         devices = self._comm.allgather(
             (MPI.Get_processor_name(), _state.Device().pci_bus_id)
         )
