@@ -187,6 +187,6 @@ def test_a_misspelt_way_is_refused_once(device, env, tmp_path):
     assert done.returncode == 2
     assert done.stderr == (
         "train_cifar.py: error: CHAINER_CROSSBN_COLLECTIVE is 'ncll'; set it to mpi, "
-        "staged, nccl or not\n"
+        "shared, staged, nccl or not\n"
     )
     assert not os.listdir(tmp_path)

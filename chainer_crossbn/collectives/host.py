@@ -124,16 +124,16 @@ class HostChannel(Channel):
 
     def _make_step(self, layer, size, number, merging):
         if self._shares_memory is None:
-            self._meet(Place(self._turn, layer, size))
+            self._wait_for_all(Place(self._turn, layer, size))
             self._shares_memory = is_usable(self._mpi_comm)
         if not self._shares_memory:
             return _MPIStep(layer, size, number, merging, self._size)
         if self._slots is None or self._slots.size < size:
-            self._meet(Place(self._turn, layer, size))
+            self._wait_for_all(Place(self._turn, layer, size))
             self._slots = Slots(self._mpi_comm, max(2 * size, _LEAST_SLOT))
         return SharedStep(layer, size, number, merging, self._slots)
 
-    def _meet(self, place):
+    def _wait_for_all(self, place):
         """Wait for all ranks, as what follows waits for them without a limit."""
         met = self._mpi_comm.Ibarrier().Test
         self._wait(met, place, lambda: self._mail_of(place.turn))
