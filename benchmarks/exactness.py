@@ -2,7 +2,7 @@
 
     mpiexec -n 2 python benchmarks/exactness.py [--gpu]
 
-Prints, for the cases of the README's table, the largest error of y and gx over the
+Prints, for the cases of docs/exactness.md, the largest error of y and gx over the
 ranks, as max |a - b| / max |reference|, against the whole batch in long double. With
 --gpu it is this package's link alone, on GPUs, and what is printed is JSON.
 """

@@ -14,7 +14,9 @@ import pytest
 
 from chainer_crossbn import CrossBatchNormalization, arguments, experiments
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+DOCS = {path.stem: path.read_text("utf-8") for path in ROOT.glob("docs/*.md")}
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 # Heading -> text below it.
 SECTIONS = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", README, re.MULTILINE))
@@ -39,9 +41,7 @@ def test_the_table_of_the_experiments_has_every_flag(capsys):
     with pytest.raises(SystemExit):
         experiments.main(["--help"])
     shown = re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
-    told = re.findall(
-        r"^\| `(--[a-z-]+)", SECTIONS["Reproduce the paper"], re.MULTILINE
-    )
+    told = re.findall(r"^\| `(--[a-z-]+)", DOCS["reproduction"], re.MULTILINE)
     assert sorted(told) == sorted(shown)
 
 
@@ -62,7 +62,7 @@ def test_the_table_has_the_defaults():
 def test_the_tests_that_it_names_are_there():
     folder = Path(__file__).resolve().parent
     tests = "".join(path.read_text("utf-8") for path in folder.rglob("*.py"))
-    named = set(re.findall(r"`(test_\w+)`", README))
+    named = set(re.findall(r"`(test_\w+)`", DOCS["exactness"]))
     assert len(named) >= 15
     for name in named:
         assert f"def {name}(" in tests, name
@@ -93,8 +93,8 @@ def test_example_of_a_model_that_is_there_already(names):
 
 
 def test_speed_table_is_what_was_measured():
-    folder = Path(__file__).resolve().parent.parent / "benchmarks"
-    pairs = json.loads((folder / "results" / "compare.json").read_text())["pairs"]
+    results = ROOT / "benchmarks" / "results" / "compare.json"
+    pairs = json.loads(results.read_text())["pairs"]
     rows = dict(
         re.findall(r"^\| (.+? to .+?) \| .*?([\d.]+ \| [\d.–]+) \|$", README, re.M)
     )
@@ -102,3 +102,18 @@ def test_speed_table_is_what_was_measured():
     for title, found in pairs.items():
         low, high = found["interval"]
         assert rows[title] == f"{found['ratio']:.2f} | {low:.2f}–{high:.2f}"
+
+
+@pytest.mark.parametrize("page", ["README", *DOCS])
+def test_links_lead_somewhere(page):
+    text, folder = (README, ROOT) if page == "README" else (DOCS[page], ROOT / "docs")
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        path, _, anchor = target.partition("#")
+        path = folder / path if path else folder / f"{page}.md"
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.MULTILINE)
+            anchors = [
+                re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings
+            ]
+            assert anchor in anchors, target

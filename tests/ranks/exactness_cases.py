@@ -1,4 +1,4 @@
-"""What is exact where: one section a row of the README's table.
+"""What is exact where: one section a row of docs/exactness.md.
 
 All ranks know the whole batch; each gives the link its part. The truth is the whole
 batch in long double (tests/reference.py).
