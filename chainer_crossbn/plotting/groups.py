@@ -7,12 +7,14 @@ import numpy as np
 from chainer_crossbn.plotting import networks, style
 
 # Arguments that change neither what is learned nor what is compared. A seed is what
-# the runs of a group differ in; `threads` follows from the machine; what `gpu` and
-# `cpu` led to is recorded as the device.
+# the runs of a group differ in; `threads` and `decode_threads` follow from the machine;
+# what `gpu` and `cpu` led to is recorded as the device, and what `skip_broken` left out
+# shows in the checksum.
 _NOT_COMPARED = frozenset(
     {
         *("seed", "out", "name", "data", "threads", "gpu", "cpu", "no_model"),
-        *("profile", "snapshot_interval", "resume", "allow_nan"),
+        *("profile", "snapshot_interval", "resume", "allow_nan", "decode_threads"),
+        "skip_broken",
     }
 )
 _CAPTION = ("dataset", "model", "width", "ranks", "train_size", "epoch", "lr")
