@@ -13,6 +13,9 @@ from chainer_crossbn.command_line import UsageError
 def choose(args, world, node):
     """Choose CPU or GPU, alike on all ranks, and the communicator that goes with it.
 
+    Ranks that see the same GPUs take them in turn; a launcher may also show each rank
+    GPUs of its own.
+
     Args:
         args (argparse.Namespace): With ``gpu``, ``cpu`` and ``communicator``, which is
             set where it is ``None``.
@@ -25,12 +28,14 @@ def choose(args, world, node):
     Raises:
         UsageError: On all ranks, if what was asked for is not there.
     """
-    gpus = _count_gpus()
+    gpus = _visible()
+    seen = node.allgather(gpus)
+    peers = [rank for rank, others in enumerate(seen) if others == gpus]
     # Through host memory several ranks may use one GPU.
-    needed = 1 if args.communicator == "staged" else node.size
-    enough = world.allreduce(gpus >= needed, MPI.LAND)
+    needed = 1 if args.communicator == "staged" else len(peers)
+    enough = world.allreduce(len(gpus) >= needed, MPI.LAND)
     if args.gpu and not enough:
-        found = world.allreduce(gpus, MPI.MIN)
+        found = world.allreduce(len(set().union(*seen)), MPI.MIN)
         if not cuda.available:
             raise UsageError(
                 "--gpu: Chainer finds no working CuPy; install it with its CUDA "
@@ -45,9 +50,10 @@ def choose(args, world, node):
         by_nccl = world.allreduce(choice.has_nccl(), MPI.LAND)
         default = "pure_nccl" if by_nccl else "staged"
         args.communicator = args.communicator or default
-        shared = world.allreduce(gpus < node.size, MPI.LOR)
+        shared = world.allreduce(len(gpus) < len(peers), MPI.LOR)
         reason = "shared by the ranks of a node" if shared else "a GPU for each rank"
-        return chainer.get_device(f"@cupy:{node.rank % gpus}"), reason
+        mine = peers.index(node.rank) % len(gpus)
+        return chainer.get_device(f"@cupy:{mine}"), reason
     args.communicator = args.communicator or "host"
     if args.communicator not in ("host", "naive"):
         raise UsageError(
@@ -62,13 +68,15 @@ def choose(args, world, node):
     return chainer.get_device("@numpy"), reason
 
 
-def _count_gpus():
+def _visible():
+    """Return what tells the GPUs that this rank sees from others of the node."""
     if not cuda.available:
-        return 0
+        return []
     try:
-        return cuda.cupy.cuda.runtime.getDeviceCount()
+        count = cuda.cupy.cuda.runtime.getDeviceCount()
     except cuda.cupy.cuda.runtime.CUDARuntimeError:  # no driver, or no device
-        return 0
+        return []
+    return [cuda.cupy.cuda.Device(index).pci_bus_id for index in range(count)]
 
 
 def count_cores(node):

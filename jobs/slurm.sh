@@ -10,10 +10,9 @@
 #     BATCHSIZE=2 sbatch --ntasks-per-node=4 --gres=gpu:4 jobs/slurm.sh
 #
 # What each site names in its own way (partition, account, GPUs) goes on the command line.
-# Ask for GPUs by --gres, so that all ranks of a node see all of them; --gpus-per-task
-# would show each rank its own alone. LAUNCH is "mpiexec", whose MPICH starts its ranks
-# by srun, or, for a site's own MPI, such as "srun --mpi=pmix". Where the time is up the
-# job is queued again and goes on. See comparison.sh for the other variables.
+# LAUNCH is "mpiexec", whose MPICH starts its ranks by srun, or, for a site's own MPI, such
+# as "srun --mpi=pmix". Where the time is up the job is queued again and goes on. See
+# comparison.sh for the other variables.
 set -eu
 launch=${LAUNCH:-mpiexec}
 if [ -n "${SLURM_JOB_END_TIME:-}" ]; then

@@ -30,6 +30,8 @@ EXPERIMENTS = ["fig3", "fig4", "fig5", "table2"]
 STATISTICS = "statistics.json"
 EXPERIMENTS += ["sweep", "rates", "rates2", "layers", "comparators"]
 
+BEYOND = ["resnet110", "googlenet", "resnet110-layers", "sizes", "large"]
+
 # Stands in for train_cifar.py: writes what that writes, at once.
 FAKE = """
 import json, os, sys, time
@@ -115,7 +117,8 @@ def one_error(capsys, *words):
 
 @pytest.mark.parametrize("scale", definitions.SCALES.values(), ids=lambda s: s.name)
 def test_runs_differ_in_name_exactly_where_they_differ(scale):
-    plan = jobs.planned(definitions.experiments(scale), scale, STANDARD, seeds=2)
+    every = definitions.experiments(scale) + definitions.beyond(scale)
+    plan = jobs.planned(every, scale, STANDARD, seeds=2)
     assert len({job.flags for job in plan}) == len({job.name for job in plan})
     assert len(plan) == len({job.name for job in plan})
 
@@ -158,7 +161,7 @@ def test_list(out, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("scale smoke, ")
     assert [line.split()[0] for line in lines[1:]] == [
-        *("search", *EXPERIMENTS, "scaling", "(all)"),
+        *("search", *EXPERIMENTS, "scaling", *BEYOND, "(paper)"),
     ]
     assert all("left" in line for line in lines[1:])
     assert not out.exists()
@@ -361,6 +364,41 @@ def test_smoke(out):
 
 
 # The search
+
+
+def test_beyond_the_paper(fake, out, monkeypatch, capsys):
+    monkeypatch.undo()  # of what spares the time of drawing, too
+    assert main(out, "--only", "deep", "sizes", "--dry-run") == 0
+    commands = capsys.readouterr().out.splitlines()
+    assert len(commands) == 20
+    deep = [c for c in commands if "--model resnet110" in c or "--model googlenet" in c]
+    assert len(deep) == 8
+    assert not any("--fc-units" in command for command in deep)
+    assert sum("--bn-layers" in command for command in deep) == 2
+    assert not any("--profile" in c for c in commands if "--train-size 64" in c)
+
+
+def test_what_is_beyond_the_paper_has_its_part_of_the_report(tmp_path):
+    out = tmp_path / "result"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "chainer_crossbn.experiments", "--scale", "smoke"),
+            *("--out", out, "--only", "googlenet", "large"),
+        ],
+        timeout=600,
+    )
+    assert done.returncode == 0
+    text = (out / "REPRODUCTION.md").read_text()
+    beyond = text[text.index("## Beyond the paper") :]
+    assert "### GoogLeNet" in beyond and "### Images of 64 pixels a side" in beyond
+    assert "(figures/googlenet.png)" in beyond
+    assert (out / "figures" / "googlenet.png").is_file()
+
+
+def test_data_of_its_own(out, capsys):
+    words = "--scale", "laptop", "--out", str(out), "--only", "large", "fig3"
+    assert experiments.main(list(words)) == 2
+    assert one_error(capsys, "large goes alone, as its --data is another")
 
 
 def test_search_chooses_what_all_networks_get_along_with(fake, out, capsys):

@@ -169,6 +169,13 @@ def test_training_is_that_of_cpus(
         assert np.abs(model[name] - expected[name]).max(initial=0) < 1e-2, name
 
 
+def test_a_launcher_may_show_each_rank_a_gpu_of_its_own(env, tmp_path):
+    env = {**env, "STAND_IN_DEVICES": "1", "STAND_IN_OWN": "1", "STAND_IN_NCCL": "0"}
+    done = train("--gpu", "--out", tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "device: GPU (a GPU for each rank)" in done.stdout
+
+
 def test_more_ranks_than_devices(env, tmp_path):
     done = train("--gpu", "--out", tmp_path, env={**env, "STAND_IN_DEVICES": "1"})
     assert done.returncode == 2

@@ -14,7 +14,12 @@ from chainer_crossbn.experiments import (
     scripts,
     search,
 )
-from chainer_crossbn.experiments.definitions import SCALES, experiments
+from chainer_crossbn.experiments.definitions import (
+    GROUPS,
+    SCALES,
+    beyond,
+    experiments,
+)
 
 _PROGRAM = "chainer_crossbn.experiments"
 
@@ -147,18 +152,24 @@ def _run(args):
 
 def _planned(scale, args):
     """Return the runs that the user asks for."""
-    known = [*(experiment.name for experiment in experiments(scale)), scaling_runs.NAME]
-    wanted = known if args.only is None else args.only
+    of_paper = [*(experiment.name for experiment in experiments(scale))]
+    known = [*of_paper, scaling_runs.NAME, *(e.name for e in beyond(scale))]
+    wanted = [*of_paper, scaling_runs.NAME]
+    if args.only is not None:
+        wanted = [n for name in args.only for n in GROUPS.get(name, (name,))]
     if search.NAME in wanted:
         if wanted != [search.NAME]:
             raise UsageError(f"--only {search.NAME} goes alone, and first")
         return search.planned(scale)
     for name in wanted:
         if name not in known:
-            names = ", ".join([*known, search.NAME])
+            names = ", ".join([*known, *GROUPS, search.NAME])
             raise UsageError(f"--only: no experiment {name!r}; there are {names}")
-    chosen = [e for e in experiments(scale) if e.name in wanted]
+    every = experiments(scale) + beyond(scale)
+    chosen = [e for e in every if e.name in wanted]
     plan = jobs.planned(chosen, scale, search.chosen(args.out), args.seeds)
+    if len({dict(job.flags)["dataset"] for job in plan}) > 1:
+        raise UsageError("--only: large goes alone, as its --data is another")
     return plan + (scaling_runs.planned(scale) if scaling_runs.NAME in wanted else [])
 
 
@@ -171,13 +182,16 @@ def _list(scale, args):
         plans.append((experiment.name, experiment.title, plan))
     timed = scaling_runs.planned(scale)
     plans.append((scaling_runs.NAME, scaling_runs.TITLE, timed))
+    for experiment in beyond(scale):
+        plan = jobs.planned([experiment], scale, rule, args.seeds)
+        plans.append((experiment.name, f"{experiment.title} (beyond the paper)", plan))
     whole = jobs.planned(experiments(scale), scale, rule, args.seeds) + timed
-    plans.append(("(all)", "All but the search, shared runs once", whole))
+    plans.append(("(paper)", "All but the search and beyond, shared runs once", whole))
     for name, title, plan in plans:
         left = [j for j in plan if records.state(j, args.out) != records.FINISHED]
         time = costs.in_words(costs.left(left, _measured(plan, args.out)))
         print(
-            f"{name:12} {len(left):3} of {len(plan):3} runs left, {time:>12}  {title}"
+            f"{name:16} {len(left):3} of {len(plan):3} runs left, {time:>12}  {title}"
         )
 
 

@@ -13,7 +13,8 @@ class Setting:
     Attributes:
         bn (str): Value of ``--bn``.
         batch (int): Mini-batch size per rank.
-        options (tuple): Pairs of a further flag, less its dashes, and its value.
+        options (tuple): Pairs of a further flag, less its dashes, and its value; they
+            go before what the scale says.
         rate (float): Learning rate, as a multiple of the one that the rule gives.
     """
 
@@ -43,6 +44,34 @@ class Experiment:
 
 
 @dataclass(frozen=True)
+class Beyond:
+    """How large the experiments are that the paper leaves for the future.
+
+    Attributes:
+        widths (tuple): Pairs of a value of ``--model`` and the channels of its first
+            convolution.
+        batches (tuple of int): Mini-batch sizes per rank of these networks.
+        epochs (int): Their epochs.
+        lr_step (int): Epochs after which their learning rate is halved.
+        layers (tuple of int): How many of ResNet-110's 109 normalizations the front
+            has.
+        train_sizes (tuple of int): Numbers of training images, for VGG16.
+        large (tuple): Options of the runs on large images, which have data of their
+            own.
+        large_batches (tuple of int): Their mini-batch sizes per rank.
+    """
+
+    widths: tuple
+    batches: tuple
+    epochs: int
+    lr_step: int
+    layers: tuple
+    train_sizes: tuple
+    large: tuple
+    large_batches: tuple
+
+
+@dataclass(frozen=True)
 class Scale:
     """How large everything is; all runs of a scale share it.
 
@@ -62,6 +91,7 @@ class Scale:
         layers (tuple of int): How many of the 13 normalizations the front has.
         search (tuple): Triples of batch size, networks and epochs of the search.
         scaling (tuple): Numbers of ranks, and batch sizes, whose iterations are timed.
+        beyond (Beyond): How large what the paper leaves for the future is.
     """
 
     name: str
@@ -79,8 +109,10 @@ class Scale:
     layers: tuple
     search: tuple
     scaling: tuple
+    beyond: Beyond
 
 
+_CIFAR = 50_000  # training images
 _NETWORKS = ("none", "normal", "multigpu")
 _NORMALIZED = ("normal", "multigpu")
 
@@ -103,6 +135,21 @@ SCALES = {
             layers=(4, 9),
             search=((64, _NETWORKS, 12), (2, _NORMALIZED, 4)),
             scaling=((1, 2, 4, 8), (2, 8, 32, 64)),
+            beyond=Beyond(
+                widths=(("resnet110", 16), ("googlenet", 64)),
+                batches=(2, 4, 64),
+                epochs=100,
+                lr_step=25,
+                layers=(36, 72),
+                train_sizes=(2_500, 5_000, 10_000, 25_000, 50_000),
+                large=(
+                    ("dataset", "imagenet"),
+                    ("image-size", 256),
+                    ("epoch", 30),
+                    ("lr-step", 8),
+                ),
+                large_batches=(2, 8),
+            ),
         ),
         Scale(
             name="laptop",
@@ -120,6 +167,24 @@ SCALES = {
             layers=(6,),
             search=((64, _NETWORKS, 12), (2, _NORMALIZED, 2)),
             scaling=((1, 2, 4, 8), (2, 8, 32, 64)),
+            beyond=Beyond(
+                widths=(("resnet110", 8), ("googlenet", 16)),
+                batches=(2, 4, 64),
+                epochs=6,
+                lr_step=3,
+                layers=(54,),
+                train_sizes=(2_500, 5_000, 10_000, 20_000),
+                large=(
+                    ("dataset", "folder"),
+                    ("image-size", 256),
+                    ("width", 8),
+                    ("epoch", 2),
+                    ("lr-step", 1),
+                    ("train-size", 800),
+                    ("test-size", 200),
+                ),
+                large_batches=(2,),
+            ),
         ),
         Scale(
             name="smoke",
@@ -137,6 +202,16 @@ SCALES = {
             layers=(6,),
             search=((64, _NETWORKS, 1), (2, _NORMALIZED, 1)),
             scaling=((2,), (2, 4)),
+            beyond=Beyond(
+                widths=(("resnet110", 2), ("googlenet", 4)),
+                batches=(2,),
+                epochs=1,
+                lr_step=1,
+                layers=(54,),
+                train_sizes=(64, 128),
+                large=(("image-size", 64),),
+                large_batches=(2,),
+            ),
         ),
     )
 }
@@ -226,6 +301,83 @@ def experiments(scale):
             ),
         ),
     )
+
+
+# What --only takes in the place of several experiments.
+GROUPS = {"deep": ("resnet110", "googlenet", "resnet110-layers")}
+
+
+def beyond(scale):
+    """Return the experiments that the paper leaves for the future, likewise.
+
+    They are run when they are asked for.
+    """
+    of = scale.beyond
+    networks = {
+        model: (
+            ("model", model),
+            ("width", width),
+            ("epoch", of.epochs),
+            ("lr-step", of.lr_step),
+        )
+        for model, width in of.widths
+    }
+    titles = {
+        "resnet110": "ResNet-110, of over 100 layers",
+        "googlenet": "GoogLeNet",
+    }
+    deep = [
+        Experiment(
+            model,
+            titles[model],
+            (),
+            tuple(
+                Setting(bn, batch, options) for batch in of.batches for bn in _NETWORKS
+            ),
+        )
+        for model, options in networks.items()
+    ]
+    return (
+        *deep,
+        Experiment(
+            "resnet110-layers",
+            "ResNet-110 with statistics of all ranks in the front or the back alone",
+            (),
+            tuple(
+                Setting("multigpu", batch, (*networks["resnet110"], ("bn-layers", at)))
+                for batch in of.batches[:1]
+                for count in of.layers
+                for at in (f"front:{count}", f"back:{count}")
+            ),
+        ),
+        Experiment(
+            "sizes",
+            "Numbers of training images, at batch sizes 2 and 64",
+            (),
+            tuple(
+                Setting(bn, batch, _of_size(size, scale))
+                for size in of.train_sizes
+                for batch in (2, 64)
+                for bn in _NETWORKS
+            ),
+        ),
+        Experiment(
+            "large",
+            f"Images of {dict(of.large)['image-size']} pixels a side",
+            (),
+            tuple(
+                Setting(bn, batch, of.large)
+                for batch in of.large_batches
+                for bn in _NETWORKS
+            ),
+        ),
+    )
+
+
+def _of_size(size, scale):
+    """Return the options of a number of training images: none for the usual one."""
+    usual = scale.train_size or _CIFAR
+    return () if size == usual else (("train-size", size),)
 
 
 def _as_written(batch):

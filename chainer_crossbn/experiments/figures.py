@@ -3,7 +3,7 @@
 import numpy as np
 
 from chainer_crossbn.experiments import profiled
-from chainer_crossbn.experiments.definitions import Setting, experiments
+from chainer_crossbn.experiments.definitions import Setting, beyond, experiments
 from chainer_crossbn.experiments.results import deviations
 from chainer_crossbn.experiments.tables import seconds_per_image
 from chainer_crossbn.plotting import bars, curves, networks, style, trends
@@ -24,7 +24,8 @@ def draw(results):
         dict: From the name of an experiment, and of further figures, to a
         :class:`matplotlib.figure.Figure`.
     """
-    by_name = {experiment.name: experiment for experiment in experiments(results.scale)}
+    every = experiments(results.scale) + beyond(results.scale)
+    by_name = {experiment.name: experiment for experiment in every}
     drawn = {}
     for name in ("fig3", "fig4", "fig5"):
         runs = results.runs(by_name[name].settings)
@@ -36,7 +37,8 @@ def draw(results):
         groups = group_runs(results.runs(of_paper))
         title = "Table 2: total time at batch size 64"
         drawn["table2"] = bars.total_times(groups, title, PAPER_SECONDS)
-    drawings = {"sweep": _sweep, "rates": _rates, "rates2": _rates}
+    drawings = {"sweep": _sweep, "rates": _rates, "rates2": _rates, "sizes": _sizes}
+    drawings.update(resnet110=_sweep, googlenet=_sweep)
     for name, function in drawings.items():
         runs = results.runs(by_name[name].settings)
         if runs:
@@ -44,7 +46,11 @@ def draw(results):
     normal = [Setting("normal", batch) for batch in results.scale.sweep]
     if results.runs(normal):
         drawn["deviations"] = _deviations(results, group_runs(results.runs(normal)))
-    references = {"layers": _at(4)[1:], "comparators": (*_at(64), *_at(2)[1:])}
+    references = {
+        "layers": _at(4)[1:],
+        "comparators": (*_at(64), *_at(2)[1:]),
+        "resnet110-layers": by_name["resnet110"].settings[:3],
+    }
     for name, others in references.items():
         if results.runs(by_name[name].settings):
             runs = results.runs((*others, *by_name[name].settings))
@@ -57,7 +63,7 @@ def _at(batch):
 
 
 def _sweep(results, experiment, groups):
-    colours = networks.colours(("normal", "multigpu"))
+    colours = networks.colours(dict.fromkeys(s.bn for s in experiment.settings))
     accuracies, times = [], []
     for bn, colour in colours.items():
         runs = {
@@ -102,6 +108,23 @@ def _rates(results, experiment, groups):
         )
     title = f"Accuracy against learning rate at batch size {batch}"
     return trends.draw(panels, title, groups, _of_seeds(groups))
+
+
+def _sizes(results, experiment, groups):
+    colours = networks.colours(dict.fromkeys(s.bn for s in experiment.settings))
+    panels = []
+    for batch in dict.fromkeys(setting.batch for setting in experiment.settings):
+        lines = []
+        for bn, colour in colours.items():
+            points = {}
+            for setting in experiment.settings:
+                if (setting.bn, setting.batch) == (bn, batch):
+                    for run in results.runs([setting]):
+                        points.setdefault(run.dataset["train"], []).append(_test(run))
+            lines.append(trends.Line(networks.name(bn), colour, points))
+        label = f"Final test accuracy at batch size {batch} [%]"
+        panels.append(trends.Panel("Training images", label, lines))
+    return trends.draw(panels, experiment.title, groups, _of_seeds(groups))
 
 
 def _deviations(results, groups):

@@ -13,6 +13,11 @@ from chainer_crossbn.experiments import definitions
 _TIMED_EPOCHS = 3
 _LEAST_IMAGES = 20
 
+# What goes with other options, and does not tell runs apart.
+_UNNAMED = ("width", "epoch", "lr-step", "dataset", "test-size")
+_NOT_OF_PAPER = {"model", "train-size", "image-size"}
+_WITH_FC_UNITS = (None, "vgg16", "alexnet")
+
 _SCRIPT = Path(__file__).resolve().parents[2] / "train_cifar.py"
 
 
@@ -76,7 +81,8 @@ def of(setting, scale, rule, seed):
     rate = setting.rate * rule.rate(setting.batch * scale.ranks)
     name = f"{words(setting)}-s{seed}"
     # Once a network and batch size: profiles are large, and take up to a fiftieth.
-    profiled = seed == 0 and setting.rate == 1
+    of_paper = not _NOT_OF_PAPER & {flag for flag, _ in setting.options}
+    profiled = seed == 0 and setting.rate == 1 and of_paper
     return _job(name, setting, scale, scale.epochs, rule.init, rate, seed, profiled)
 
 
@@ -109,10 +115,19 @@ def of_scaling(setting, scale, ranks):
 
 def words(setting):
     """Name a setting, such as ``"multigpu-front6-rest-none-b4"``."""
-    told = [setting.bn]
-    for flag, value in setting.options:
+    options = dict(setting.options)
+    told = [options.pop("model")] if "model" in options else []
+    told.append(setting.bn)
+    for flag, value in options.items():
+        if flag in _UNNAMED:
+            continue
         text = str(value).replace(":", "")
-        told.append(text if flag == "bn-layers" else f"{flag.split('-')[1]}-{text}")
+        forms = {
+            "bn-layers": text,
+            "train-size": f"n{text}",
+            "image-size": f"{text}px",
+        }
+        told.append(forms.get(flag) or f"{flag.split('-')[1]}-{text}")
     told.append(f"b{setting.batch}")
     if setting.rate != 1:
         told.append(f"rate-x{setting.rate:g}")
@@ -151,22 +166,24 @@ def quoted(command):
 
 
 def _job(name, setting, scale, epochs, init, rate, seed, profiled=False):
-    flags = [
-        ("bn", setting.bn),
-        *setting.options,
-        ("batchsize", setting.batch),
-        ("width", scale.width),
-        ("fc-units", scale.fc_units),
-        ("init", init),
-        ("lr", float(f"{rate:.4g}")),
-        ("lr-step", scale.lr_step),
-        ("epoch", epochs),
-        ("seed", seed),
-        ("dataset", scale.dataset),
-        ("train-size", scale.train_size),
-        ("test-size", scale.test_size),
-    ]
-    kept = tuple((flag, value) for flag, value in flags if value is not None)
+    options = dict(setting.options)
+    has_fc_units = options.get("model") in _WITH_FC_UNITS
+    flags = {
+        "bn": setting.bn,
+        "batchsize": setting.batch,
+        "width": scale.width,
+        "fc-units": scale.fc_units if has_fc_units else None,
+        "init": init,
+        "lr": float(f"{rate:.4g}"),
+        "lr-step": scale.lr_step,
+        "epoch": epochs,
+        "seed": seed,
+        "dataset": scale.dataset,
+        "train-size": scale.train_size,
+        "test-size": scale.test_size,
+        **options,
+    }
+    kept = tuple((flag, value) for flag, value in flags.items() if value is not None)
     return Job(name, setting, scale.ranks, kept, seed, profiled)
 
 

@@ -17,7 +17,7 @@ from chainer_crossbn.experiments import (
     tables,
 )
 from chainer_crossbn.experiments.claims import CLAIMS
-from chainer_crossbn.experiments.definitions import experiments
+from chainer_crossbn.experiments.definitions import beyond, experiments
 from chainer_crossbn.plotting import files, networks, style
 
 NAME = "REPRODUCTION.md"
@@ -57,7 +57,8 @@ def write(scale, out, path=None):
     """
     path = Path(path or Path(out, NAME))
     found = results.Results(scale, out)
-    settings = dict.fromkeys(s for e in experiments(scale) for s in e.settings)
+    every = experiments(scale) + beyond(scale)
+    settings = dict.fromkeys(s for e in every for s in e.settings)
     runs = found.runs(settings)
     if not runs:
         raise UsageError(f"no finished run of scale {scale.name} in {out}")
@@ -96,7 +97,9 @@ def _text(found, runs, shown, parent):
         summary=_summary(judged),
         judgements="\n\n".join(_judgement(*pair) for pair in judged),
         notes=notes.read_text("utf-8").strip() + "\n\n" if notes.exists() else "",
-        experiments="\n\n".join(_experiments(found, shown)),
+        experiments="\n\n".join(_experiments(experiments(scale), found, shown)),
+        beyond="\n\n".join(_experiments(beyond(scale), found, shown))
+        or 'Nothing of it was run: `ONLY="deep sizes"`.',
         profile=_profile(found, shown),
         scaling=_scaling(found, parent),
         rule=found.rule,
@@ -132,8 +135,8 @@ def _judgement(claim, judgement):
     )
 
 
-def _experiments(found, shown):
-    for experiment in experiments(found.scale):
+def _experiments(described, found, shown):
+    for experiment in described:
         name = experiment.name
         if not found.runs(experiment.settings):
             continue

@@ -22,7 +22,9 @@ def runs(results, settings):
     Returns:
         str: The table.
     """
-    head = ("network", "batch", "learning rate", "seeds", "test [%]", "training [%]")
+    sizes = {run.dataset["train"] for run in results.runs(settings)}
+    head = ("network", "batch", *(("images",) if len(sizes) > 1 else ()))
+    head += ("learning rate", "seeds", "test [%]", "training [%]")
     head += ("total [s]", "ms an image")
     lines = []
     for setting in settings:
@@ -33,6 +35,7 @@ def runs(results, settings):
             (
                 networks.name(found[0].network),
                 setting.batch,
+                *((f"{found[0].dataset['train']:,}",) if len(sizes) > 1 else ()),
                 f"{found[0].arguments['lr']:g}",
                 len(found),
                 _spread([100 * run.final_accuracy for run in found], ".1f"),

@@ -238,14 +238,14 @@ def test_all_snapshots_damaged(whole, stopped, capsys):
 
 
 def test_a_full_disk_ends_the_run(whole, shared, monkeypatch, capsys):
-    write = training.storage.write
+    write = storage.write
 
     def full(folder, iteration, parts, about):
         if iteration > 10:
             raise OSError(28, "No space left on device")
         write(folder, iteration, parts, about)
 
-    monkeypatch.setattr(training.storage, "write", full)
+    monkeypatch.setattr(storage, "write", full)
     assert train(*FLAGS, "--out", shared, "--name", "run", "--bn", "normal") == 1
     if WORLD.rank == 0:
         (line,) = capsys.readouterr().err.splitlines()

@@ -10,6 +10,14 @@ def n_devices():
     return int(os.environ.get("STAND_IN_DEVICES", "4"))
 
 
+def _first_device():
+    """Return which of a machine's devices is the first that this rank sees."""
+    if os.environ.get("STAND_IN_OWN") != "1":
+        return 0
+    ranks = (os.environ.get(name) for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK"))
+    return n_devices() * int(next(filter(None, ranks)))
+
+
 class Device:
     def __init__(self, device=None):
         self.id = current_device if device is None else int(device)
@@ -41,7 +49,7 @@ class Device:
 
     @property
     def pci_bus_id(self):
-        return f"0000:{self.id:02x}:00.0"
+        return f"0000:{_first_device() + self.id:02x}:00.0"
 
     @property
     def attributes(self):
