@@ -283,7 +283,7 @@ def test_report_gives_every_claim_its_criterion_and_numbers(evaluation):
 def test_report_shows_figures_that_are_there(evaluation):
     out, text, _ = evaluation
     shown = re.findall(r"!\[.+\]\((.+)\)", text)
-    assert len(shown) == len(set(shown)) == 9
+    assert len(shown) == len(set(shown)) == 10
     for path in shown:
         assert (out / path).read_bytes().startswith(b"\x89PNG")
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from chainer_crossbn.experiments import profiled
-from chainer_crossbn.experiments.definitions import Setting, beyond, experiments
+from chainer_crossbn.experiments.definitions import Setting, experiments
 from chainer_crossbn.experiments.results import deviations
 from chainer_crossbn.experiments.tables import seconds_per_image
 from chainer_crossbn.plotting import bars, curves, networks, style, trends
@@ -24,7 +24,7 @@ def draw(results):
         dict: From the name of an experiment, and of further figures, to a
         :class:`matplotlib.figure.Figure`.
     """
-    every = experiments(results.scale) + beyond(results.scale)
+    every = [*experiments(results.scale), *results.beyond()]
     by_name = {experiment.name: experiment for experiment in every}
     drawn = {}
     for name in ("fig3", "fig4", "fig5"):
@@ -40,7 +40,7 @@ def draw(results):
     drawings = {"sweep": _sweep, "rates": _rates, "rates2": _rates, "sizes": _sizes}
     drawings.update(resnet110=_sweep, googlenet=_sweep)
     for name, function in drawings.items():
-        runs = results.runs(by_name[name].settings)
+        runs = results.runs(by_name[name].settings) if name in by_name else []
         if runs:
             drawn[name] = function(results, by_name[name], group_runs(runs))
     normal = [Setting("normal", batch) for batch in results.scale.sweep]
@@ -49,8 +49,9 @@ def draw(results):
     references = {
         "layers": _at(4)[1:],
         "comparators": (*_at(64), *_at(2)[1:]),
-        "resnet110-layers": by_name["resnet110"].settings[:3],
     }
+    if {"resnet110", "resnet110-layers"} <= set(by_name):
+        references["resnet110-layers"] = by_name["resnet110"].settings[:3]
     for name, others in references.items():
         if results.runs(by_name[name].settings):
             runs = results.runs((*others, *by_name[name].settings))

@@ -98,7 +98,7 @@ def _text(found, runs, shown, parent):
         judgements="\n\n".join(_judgement(*pair) for pair in judged),
         notes=notes.read_text("utf-8").strip() + "\n\n" if notes.exists() else "",
         experiments="\n\n".join(_experiments(experiments(scale), found, shown)),
-        beyond="\n\n".join(_experiments(beyond(scale), found, shown))
+        beyond="\n\n".join(_experiments(found.beyond(), found, shown))
         or 'Nothing of it was run: `ONLY="deep sizes"`.',
         profile=_profile(found, shown),
         scaling=_scaling(found, parent),

@@ -4,7 +4,13 @@ import json
 import re
 from pathlib import Path
 
-from chainer_crossbn.experiments import jobs, records, scaling_runs, search
+from chainer_crossbn.experiments import (
+    definitions,
+    jobs,
+    records,
+    scaling_runs,
+    search,
+)
 
 # How the ranks' running statistics of normalBN are read in a test.
 READINGS = {
@@ -69,6 +75,14 @@ class Results:
     def runs(self, settings):
         """Return all finished runs of some settings as a list."""
         return [run for setting in settings for run in self.by_seed(setting).values()]
+
+    def beyond(self):
+        """Return the experiments beyond the paper that have a run of their own."""
+        return [
+            experiment
+            for experiment in definitions.beyond(self.scale)
+            if self.runs(s for s in experiment.settings if s.options)
+        ]
 
     def first(self, setting):
         """Return the finished run of the first seed, in a list, which may be empty."""
