@@ -7,6 +7,7 @@ import pytest
 from reference import error
 
 from chainer_crossbn import models, normalizers
+from chainer_crossbn.loading import Request
 from chainer_crossbn.updaters import GlobalUpdater, prime
 
 WIDTHS = {
@@ -28,6 +29,10 @@ class Iterator:
 
     def __next__(self):
         return self._next
+
+    def coming(self):
+        while True:
+            yield Request(self._next[0])
 
 
 def stepped(comm, name, bn, n):
