@@ -132,8 +132,3 @@ class HostChannel(Channel):
             self._wait_for_all(Place(self._turn, layer, size))
             self._slots = Slots(self._mpi_comm, max(2 * size, _LEAST_SLOT))
         return SharedStep(layer, size, number, merging, self._slots)
-
-    def _wait_for_all(self, place):
-        """Wait for all ranks, as what follows waits for them without a limit."""
-        met = self._mpi_comm.Ibarrier().Test
-        self._wait(met, place, lambda: self._mail_of(place.turn))

@@ -81,7 +81,14 @@ class Channel:
         Raises:
             CollectiveError: If they come for another, or not in time.
         """
-        self._agree(Place(self._turn, layer, size))
+        place = Place(self._turn, layer, size)
+        self._agree(place)
+        self._wait_for_all(place)
+
+    def _wait_for_all(self, place):
+        """Wait for all ranks once more, as some may have given up since they agreed."""
+        met = self._mpi_comm.Ibarrier().Test
+        self._wait(met, place, lambda: self._mail_of(place.turn))
 
     def _empty_mailbox(self):
         looks = _LAST_LOOKS if self._mpi_comm else 0
