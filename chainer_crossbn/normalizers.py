@@ -18,6 +18,7 @@ from chainer_crossbn.comparators import (
     WeightNormalization,
 )
 from chainer_crossbn.convolution_2d import Convolution2D
+from chainer_crossbn.linear import Linear
 
 
 class Normalization:
@@ -29,7 +30,7 @@ class Normalization:
 
     def linear(self, in_size, out_size, **kwargs):
         """Return a linear link; arguments as :class:`chainer.links.Linear`."""
-        return L.Linear(in_size, out_size, **kwargs)
+        return Linear(in_size, out_size, **kwargs)
 
     def norm(self, channels, index, total):
         """Return the link that normalizes one layer, or ``None`` for none.

@@ -22,6 +22,7 @@ from chainer_crossbn.kernels import (
     gpu,
     launching,
     pooling,
+    products,
     update,
     winograd,
 )
@@ -193,6 +194,6 @@ def signatures():
     """Return how many signatures each compiled function is compiled for."""
     algorithms = winograd._F4, winograd._F2
     found = [*(v for algorithm in algorithms for v in algorithm)]
-    for module in (columns, cpu, pooling, update):
+    for module in (columns, cpu, pooling, products, update):
         found += vars(module).values()
     return [len(f.signatures) for f in found if isinstance(f, Dispatcher)]

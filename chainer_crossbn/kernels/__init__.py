@@ -8,8 +8,8 @@ samples times positions.
 Statistics are float64 arrays of shape ``(c,)``, and all arithmetic is float64.
 
 For CPUs alone there are :mod:`winograd`, :mod:`pointwise` and :mod:`columns` for
-convolution, and :mod:`pooling` and :mod:`update`; images go through them with their
-channels last in memory (:mod:`memory`).
+convolution, :mod:`products` for linear layers, and :mod:`pooling` and :mod:`update`;
+images go through them with their channels last in memory (:mod:`memory`).
 
 Where Numba is missing (it has no wheel for some machines), what is for CPUs alone is
 left to Chainer.
@@ -31,6 +31,7 @@ if COMPILED:
         cpu,
         pointwise,  # noqa: F401  has nothing to compile
         pooling,
+        products,
         update,
         winograd,
     )
@@ -95,6 +96,7 @@ def precompile(dtype=numpy.float32):
         winograd.convolve(image, filters)
         winograd.gradient_of_input(image, filters)
         winograd.gradient_of_filters(image, image)
+    products.precompile(dtype)
     windows = 2, 2, 0
     pooling.spread(*pooling.pool(image, *windows, (2, 2)), *windows, image.shape)
     columns.convolve(image, filters, None, (1, 1), (1, 1))
