@@ -289,6 +289,8 @@ class _Algorithm(NamedTuple):
     gradients: object  # of the outputs
     filter_gradients: object
     ones: int  # which product goes into every output once
+    least_tiles: int  # with which it pays, and how many pairs of channels need one more
+    pairs_a_tile: int
 
 
 _F4 = _Algorithm(
@@ -300,6 +302,8 @@ _F4 = _Algorithm(
     gradients=_reader("A4'", 4, 4, 0),
     filter_gradients=_filter_writer("G4'"),
     ones=7,
+    least_tiles=10,
+    pairs_a_tile=1 << 14,
 )
 _F2 = _Algorithm(
     tile=2,
@@ -310,6 +314,8 @@ _F2 = _Algorithm(
     gradients=_reader("A2'", 2, 2, 0),
     filter_gradients=_filter_writer("G2'"),
     ones=0,
+    least_tiles=2,
+    pairs_a_tile=1 << 15,
 )
 
 
@@ -340,9 +346,10 @@ def pays(x_shape, w_shape):
     more the less of the filters the cache holds. Measured with AVX-512.
     """
     n, _, height, width = x_shape
-    tile = _algorithm((n, height, width)).tile
-    tiles = n * -(-height // tile) * -(-width // tile)
-    return tiles >= 3 + w_shape[0] * w_shape[1] / 2**15
+    algorithm = _algorithm((n, height, width))
+    tiles = n * -(-height // algorithm.tile) * -(-width // algorithm.tile)
+    pairs = w_shape[0] * w_shape[1]
+    return tiles >= algorithm.least_tiles + pairs / algorithm.pairs_a_tile
 
 
 def _convolve(x, w, bias, turned):
