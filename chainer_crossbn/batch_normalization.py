@@ -31,12 +31,15 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         layer (str): Name of the layer.
     """
 
-    def __init__(self, comm, eps, running_mean, running_var, decay, axis, name):
+    def __init__(
+        self, comm, eps, running_mean, running_var, decay, axis, name, relu=False
+    ):
         self._comm = comm
         self._eps = eps
         self._running = running_mean, running_var
         self._decay = decay
         self._axis = check_axis(axis)
+        self._relu = relu
         self.layer = name
 
     def check_type_forward(self, in_types):
@@ -68,7 +71,10 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         self._inv_std = on_device.finish_statistics(
             self._count, self._mean, m2, self._eps, self._running, self._decay
         )
-        y = on_device.normalize(flat, self._mean, self._inv_std, gamma, beta)
+        self._relu_of = (gamma, beta) if self._relu else None
+        y = on_device.normalize(
+            flat, self._mean, self._inv_std, gamma, beta, self._relu
+        )
         return (self._layout.restore(y, x.shape),)
 
     def global_statistics(self, flat):
@@ -99,6 +105,11 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
 
     def backward(self, indexes, grad_outputs):
         x, gamma = self.get_retained_inputs()
+        (gy,) = grad_outputs
+        relu_of = self._relu_of
+        if self._relu and chainer.config.enable_backprop:
+            gy = gy * self._passed(x.array)
+            relu_of = None
         grad = _CrossBatchNormalizationGrad(
             self._comm,
             self._layout,
@@ -107,12 +118,19 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
             self._inv_std,
             self._eps,
             self.layer,
+            relu_of,
         )
-        return gradients.apply(grad, (x, gamma, grad_outputs[0]))
+        return gradients.apply(grad, (x, gamma, gy))
+
+    def _passed(self, x):
+        """Return 1 where ReLU passes its input on, else 0."""
+        flat = self._layout.flatten(x)
+        y = kernels.of(flat).normalize(flat, self._mean, self._inv_std, *self._relu_of)
+        return self._layout.restore((y > 0).astype(x.dtype), x.shape)
 
 
 class _CrossBatchNormalizationGrad(function_node.FunctionNode):
-    def __init__(self, comm, layout, count, mean, inv_std, eps, name):
+    def __init__(self, comm, layout, count, mean, inv_std, eps, name, relu_of):
         self._comm = comm
         self._layout = layout
         self._count = count
@@ -120,19 +138,18 @@ class _CrossBatchNormalizationGrad(function_node.FunctionNode):
         self._inv_std = inv_std
         self._eps = eps
         self._name = name
+        self._relu_of = relu_of
 
     def forward(self, inputs):
         self.retain_inputs((0, 1, 2))
         x, gamma, gy = inputs
         flat_x = self._layout.flatten(x)
         flat_gy = self._layout.flatten_as(gy, flat_x)
-        sums = kernels.of(flat_x).gradient_sums(
-            flat_x, flat_gy, self._mean, self._inv_std
-        )
+        on_device = kernels.of(flat_x)
+        arrays = flat_x, flat_gy, self._mean, self._inv_std
+        sums = on_device.gradient_sums(*arrays, self._relu_of)
         total = sum_over_ranks(self._comm, sums.ravel(), f"{self._name} backward")
-        gx = kernels.of(flat_x).input_gradient(
-            flat_x, flat_gy, self._mean, self._inv_std, gamma, total, self._count
-        )
+        gx = on_device.input_gradient(*arrays, gamma, total, self._count, self._relu_of)
         gbeta, ggamma = sums.astype(gamma.dtype).reshape(2, *gamma.shape)
         return self._layout.restore(gx, x.shape), ggamma, gbeta
 
@@ -236,6 +253,7 @@ def cross_batch_normalization(
     decay=0.9,
     axis=None,
     name=None,
+    relu=False,
 ):
     """Normalize by the mean and the variance of the mini-batches of all ranks.
 
@@ -263,6 +281,7 @@ def cross_batch_normalization(
         name (str or None): Names the layer in errors and in the check that all ranks
             reach the layers in the same order; must be equal on all ranks. Without
             names, layers of equal shape can't be told apart.
+        relu (bool): Whether ReLU follows; it takes no pass over memory of its own.
 
     Returns:
         Variable: Same shape and dtype as ``x``.
@@ -276,7 +295,7 @@ def cross_batch_normalization(
     """
     name = name or f"cross_batch_normalization of shape {gamma.shape}"
     node = CrossBatchNormalizationFunction(
-        comm, eps, running_mean, running_var, decay, axis, name
+        comm, eps, running_mean, running_var, decay, axis, name, relu
     )
     return node.apply((x, gamma, beta))[0]
 
@@ -351,13 +370,14 @@ class CrossBatchNormalization(L.BatchNormalization):
         if comm is not None:
             self.label += f" #{next(_created.setdefault(comm, itertools.count(1)))}"
 
-    def forward(self, x, finetune=False):
+    def forward(self, x, finetune=False, relu=False):
         """Normalize ``x``, by batch statistics in training and else by running ones.
 
         Args:
             x (Variable or array): Shape (N, C, ...); N may differ between the ranks.
             finetune (bool): In training, make the running statistics the plain mean
                 over all mini-batches since :meth:`start_finetuning`.
+            relu (bool): Whether ReLU follows; it takes no pass over memory of its own.
 
         Returns:
             Variable: Same shape and dtype as ``x``.
@@ -366,7 +386,8 @@ class CrossBatchNormalization(L.BatchNormalization):
             RuntimeError: If the link has no communicator, as after unpickling.
         """
         if not chainer.config.train:
-            return super().forward(x)
+            y = super().forward(x)
+            return F.relu(y) if relu else y
         if self.comm is None:
             raise RuntimeError(
                 f"{self.label} has no communicator (pickles leave it out); "
@@ -395,6 +416,7 @@ class CrossBatchNormalization(L.BatchNormalization):
             decay=decay,
             axis=self.axis,
             name=self.label,
+            relu=relu,
         )
 
     # What training computes; comparators put their own in its place.

@@ -6,6 +6,7 @@ import chainer_crossbn  # noqa: F401  makes Chainer importable
 from functools import partial
 
 import chainer
+import chainer.functions as F
 import chainer.links as L
 import chainermn
 import numpy as np
@@ -14,6 +15,7 @@ from chainer import gradient_check
 from reference import error
 
 from chainer_crossbn import CrossBatchNormalization, cross_batch_normalization
+from chainer_crossbn.comparators import PaperBatchNormalization
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,69 @@ def test_wrong_input_is_refused(comm, wrong):
     x = array(4, 2) if wrong == "channels" else np.ones((4, 3), np.int32)
     with pytest.raises(chainer.utils.type_check.InvalidType):
         CrossBatchNormalization(3, comm)(x)
+
+
+def with_relu(comm, *inputs, **options):
+    return cross_batch_normalization(*inputs, comm, relu=True, **options)
+
+
+def then_relu(comm, *inputs, **options):
+    return F.relu(cross_batch_normalization(*inputs, comm, **options))
+
+
+@pytest.mark.parametrize("order", ["channels first", "channels last"])
+@pytest.mark.parametrize("shape", [(6, 3), (5, 70, 3, 4), (300, 4, 1, 1), (2, 1, 9, 9)])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_relu_inside_gives_the_same_numbers(comm, dtype, shape, order):
+    found = []
+    for function in (with_relu, then_relu):
+        x = array(*shape).astype(dtype)
+        if order == "channels last":
+            x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+        channels = shape[1:2]
+        gamma, beta = array(*channels, seed=1), 0.3 * array(*channels, seed=2)
+        inputs = [chainer.Variable(v.astype(dtype)) for v in (x, gamma, beta)]
+        y = function(comm, *inputs)
+        assert 0 < (y.array > 0).mean() < 1
+        y.grad = array(*shape, seed=3).astype(dtype)
+        y.backward()
+        found.append([y.array, *(v.grad for v in inputs)])
+    for ours, theirs in zip(*found):
+        assert ours.dtype == theirs.dtype
+        assert np.array_equal(ours, theirs)
+
+
+def test_relu_inside_keeps_a_nan(comm):
+    x = np.ones((4, 3), np.float32) * np.arange(4, dtype=np.float32)[:, None]
+    x[1, 2] = np.nan
+    y = with_relu(comm, x, np.ones(3, np.float32), np.zeros(3, np.float32)).array
+    assert np.isnan(y).all(axis=0).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("link", [CrossBatchNormalization, PaperBatchNormalization])
+@pytest.mark.parametrize("train", [True, False])
+def test_link_with_relu(comm, train, link):
+    link = link(3, comm)
+    x = array(6, 3, 4, 5).astype(np.float32)
+    with chainer.using_config("train", train):
+        assert np.array_equal(link(x, relu=True).array, F.relu(link(x)).array)
+
+
+def test_second_derivatives_with_relu(comm):
+    def penalty(function):
+        parameters = array(3, seed=1) + 2, array(3, seed=2)
+        inputs = [chainer.Variable(v) for v in (array(4, 3, 2, 2), *parameters)]
+        y = function(comm, *inputs)
+        gx, _ = chainer.grad(
+            [F.sum(y * array(*y.shape, seed=3))],
+            inputs[:2],
+            enable_double_backprop=True,
+        )
+        F.sum(gx * gx * gx).backward()
+        return [v.grad for v in inputs[:2]]
+
+    for ours, theirs in zip(penalty(with_relu), penalty(then_relu)):
+        assert error(ours, theirs) < 1e-12
 
 
 SHAPES = [

@@ -84,38 +84,60 @@ class TestKernels:
         assert error(mean, expected.astype(np.float64)) < 1e-15
         assert error(m2, summed((exact(x) - exact(expected)) ** 2)) < 1e-12
 
+    @pytest.mark.parametrize("relu", [False, True])
     @pytest.mark.parametrize("offset", [0, 1])
-    def test_normalize(self, module, shape, dtype, offset):
+    def test_normalize(self, module, shape, dtype, offset, relu):
         x, _, (mean, inv_std) = case(shape, dtype)
         x = elsewhere(x, offset)
         gamma, beta = parameters(shape, dtype)
-        y = module.normalize(x, mean, inv_std, gamma, beta)
+        beta -= 3  # so that not all is positive
+        y = module.normalize(x, mean, inv_std, gamma, beta, relu)
         assert y.dtype == x.dtype
-        scale = exact(inv_std) * exact(gamma)
-        expected = (exact(x) - exact(mean)) * scale + exact(beta)
+        expected = affine(x, mean, inv_std, gamma, beta)
+        if relu:
+            expected = np.maximum(expected, 0)
         assert error(y, expected) < TOLERANCE[dtype]
 
-    def test_gradient_sums(self, module, shape, dtype):
+    @pytest.mark.parametrize("relu", [False, True])
+    def test_gradient_sums(self, module, shape, dtype, relu):
         x, gy, (mean, inv_std) = case(shape, dtype)
-        results = module.gradient_sums(x, gy, mean, inv_std)
+        relu_of = parameters(shape, dtype) - 2 if relu else None
+        results = module.gradient_sums(x, gy, mean, inv_std, relu_of)
+        gy = passed(gy, x, mean, inv_std, relu_of)
         x_hat = (exact(x) - exact(mean)) * exact(inv_std)
         for result, v in zip(results, (exact(gy), exact(gy) * x_hat)):
             assert result.dtype == np.float64
             assert error(result, summed(v)) < 1e-13
 
+    @pytest.mark.parametrize("relu", [False, True])
     @pytest.mark.parametrize("on_device", [False, True])
-    def test_input_gradient(self, module, shape, dtype, on_device):
+    def test_input_gradient(self, module, shape, dtype, on_device, relu):
         x, gy, (mean, inv_std) = case(shape, dtype)
-        gamma, _ = parameters(shape, dtype)
+        gamma, beta = parameters(shape, dtype)
+        relu_of = (gamma, beta - 3) if relu else None
         total = np.random.RandomState(2).randn(2, shape[1])
         count = np.array(37.0) if on_device else 37
-        gx = module.input_gradient(x, gy, mean, inv_std, gamma, total.ravel(), count)
+        gx = module.input_gradient(
+            x, gy, mean, inv_std, gamma, total.ravel(), count, relu_of
+        )
         assert gx.dtype == x.dtype
+        gy = passed(gy, x, mean, inv_std, relu_of)
         x_hat = (exact(x) - exact(mean)) * exact(inv_std)
         mean_gy, mean_gy_x_hat = exact(total[0]) / 37, exact(total[1]) / 37
         scale = exact(inv_std) * exact(gamma)
         expected = scale * (exact(gy) - mean_gy - x_hat * mean_gy_x_hat)
         assert error(gx, expected) < TOLERANCE[dtype]
+
+
+def affine(x, mean, inv_std, gamma, beta):
+    scale = exact(inv_std) * exact(gamma)
+    return (exact(x) - exact(mean)) * scale + exact(beta)
+
+
+def passed(gy, x, mean, inv_std, relu_of):
+    if relu_of is None:
+        return gy
+    return np.where(affine(x, mean, inv_std, *relu_of) > 0, gy, gy.dtype.type(0))
 
 
 def elsewhere(x, offset):

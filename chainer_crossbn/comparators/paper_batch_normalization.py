@@ -8,6 +8,7 @@ difference of the averaged squares and the squared average.
 
 import functools
 
+import chainer.functions as F
 import numpy
 from chainer import backend, function_node
 
@@ -56,14 +57,15 @@ class PaperBatchNormalization(CrossBatchNormalization):
         self.n_allreduces = n_allreduces
         self.backward = backward
 
-    def _normalize(self, x, gamma, beta, comm, name, **options):
+    def _normalize(self, x, gamma, beta, comm, name, relu, **options):
         average = functools.partial(
             _average_over_ranks, comm, self.n_allreduces, name=name
         )
         node = _Function(comm=comm, name=name, **options)
         node.average = average
         node.average_gradient = average if self.backward == "exact" else _as_they_are
-        return node.apply((x, gamma, beta))[0]
+        (y,) = node.apply((x, gamma, beta))
+        return F.relu(y) if relu else y
 
 
 def _average_over_ranks(comm, n_allreduces, vectors, direction, name):

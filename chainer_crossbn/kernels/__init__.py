@@ -99,6 +99,9 @@ def precompile(dtype=numpy.float32):
     products.precompile(dtype)
     windows = 2, 2, 0
     pooling.spread(*pooling.pool(image, *windows, (2, 2)), *windows, image.shape)
-    columns.convolve(image, filters, None, (1, 1), (1, 1))
-    columns.gradient_of_input(image, filters, image.shape, (1, 1), (1, 1))
-    columns.gradient_of_filters(image, image, filters.shape, (1, 1), (1, 1))
+    where = (1, 1), (1, 1)
+    for n in (2, 32):  # filters: fewer than positions, and more
+        filters = numpy.zeros((n, 2, 3, 3), dtype)
+        y = columns.convolve(image, filters, None, *where)
+        columns.gradient_of_input(y, filters, image.shape, *where)
+        columns.gradient_of_filters(image, y, filters.shape, *where)

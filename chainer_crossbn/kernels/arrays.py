@@ -123,7 +123,7 @@ def finish_statistics(count, mean, m2, eps, running, decay):
     return 1 / (var + eps) ** 0.5
 
 
-def normalize(x, mean, inv_std, gamma, beta):
+def normalize(x, mean, inv_std, gamma, beta, relu=False):
     """Return ``(x - mean) * inv_std * gamma + beta`` in the dtype of ``x``.
 
     Args:
@@ -132,9 +132,24 @@ def normalize(x, mean, inv_std, gamma, beta):
         inv_std: float64 array of shape (c,).
         gamma: Array of c elements, float16, float32 or float64.
         beta: Likewise.
+        relu (bool): Whether to return 0 where that is negative.
     """
-    y = _centred(x, mean) * scale(inv_std, gamma)[:, None] + wide(beta)[:, None]
+    y = _affine(x, mean, inv_std, gamma, beta)
+    if relu:
+        y[y <= 0] = 0  # a NaN stays
     return y.astype(x.dtype, copy=False)
+
+
+def _affine(x, mean, inv_std, gamma, beta):
+    return _centred(x, mean) * scale(inv_std, gamma)[:, None] + wide(beta)[:, None]
+
+
+def _passed(gy, x, mean, inv_std, relu_of):
+    """Return what ReLU, where there is one, lets pass of the gradient of its output."""
+    if relu_of is None:
+        return gy
+    xp = backend.get_array_module(x)
+    return xp.where(_affine(x, mean, inv_std, *relu_of) > 0, gy, gy.dtype.type(0))
 
 
 def scale(inv_std, gamma):
@@ -147,7 +162,7 @@ def wide(v):
     return v.ravel().astype(numpy.float64)
 
 
-def gradient_sums(x, gy, mean, inv_std):
+def gradient_sums(x, gy, mean, inv_std, relu_of=None):
     """Sum ``gy`` and ``gy * x_hat`` over n and s, x_hat = (x - mean) * inv_std.
 
     Args:
@@ -155,17 +170,19 @@ def gradient_sums(x, gy, mean, inv_std):
         gy: Array of shape (n, c, s), the gradient of the output.
         mean: float64 array of shape (c,).
         inv_std: float64 array of shape (c,).
+        relu_of (tuple or None): gamma and beta, if the output went through ReLU; gy is
+            0 then where that gave 0.
 
     Returns:
         float64 array of shape (2, c).
     """
-    g = gy.astype(numpy.float64)
+    g = _passed(gy, x, mean, inv_std, relu_of).astype(numpy.float64)
     sum_gy_d = (g * _centred(x, mean)).sum(axis=(0, 2))
     xp = backend.get_array_module(x)
     return xp.stack([g.sum(axis=(0, 2)), sum_gy_d * inv_std])
 
 
-def input_gradient(x, gy, mean, inv_std, gamma, total, count):
+def input_gradient(x, gy, mean, inv_std, gamma, total, count, relu_of=None):
     """Return ``gamma * inv_std * (gy - mean(gy) - x_hat * mean(gy * x_hat))``.
 
     The means are those of the global batch, and the result has the dtype of ``x``.
@@ -180,8 +197,10 @@ def input_gradient(x, gy, mean, inv_std, gamma, total, count):
             then of gy * x_hat.
         count: Elements of a channel of the global batch, at least 1: a number or an
             array of shape ().
+        relu_of (tuple or None): As in :func:`gradient_sums`.
     """
     mean_gy, slope = slopes(inv_std, total, count)
+    gy = _passed(gy, x, mean, inv_std, relu_of)
     g = _centred(gy, mean_gy) - _centred(x, mean) * slope[:, None]
     return (g * scale(inv_std, gamma)[:, None]).astype(x.dtype, copy=False)
 

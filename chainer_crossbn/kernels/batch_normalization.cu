@@ -2,7 +2,8 @@
 //
 // To be defined: ELEMENT, the type of the images, and PARAMETER, that of gamma, beta
 // and the running statistics, each float, double or Half; WIDE, how many elements a
-// thread loads at a time where they lie at addresses that permit it.
+// thread loads at a time where they lie at addresses that permit it. ReLU may follow:
+// the backward pass, which is given beta then, computes its input once more.
 //
 // An array is read in one of two ways. By planes: a block has one channel, and its
 // threads have neighbouring positions of it. By columns, where there are few positions
@@ -159,6 +160,27 @@ struct Sums {
   }
 };
 
+// What ReLU lets pass of the gradient of its output; all, where there is none.
+struct Pass {
+  double mean, scale, shift;
+  bool all;
+
+  __device__ double operator()(double x, double gy) const {
+    return all || (x - mean) * scale + shift > 0 ? gy : 0;
+  }
+};
+
+struct Passes {
+  const double *mean, *inv_std;
+  const PARAMETER *gamma, *beta;  // null where there is no ReLU
+
+  __device__ Pass of(Size channel) const {
+    if (!beta) return {0, 0, 0, true};
+    const double scale = to_double(gamma[channel]) * inv_std[channel];
+    return {mean[channel], scale, to_double(beta[channel]), false};
+  }
+};
+
 // Merges what the threads of a block have, down to the first `left` of them.
 template <class State>
 __device__ State merged(const State& mine, int left) {
@@ -193,9 +215,10 @@ __device__ int load(Places& places, const ELEMENT* x, const ELEMENT* gy,
 
 template <class State, int WIDTH>
 __device__ void reduce_planes(Array a, const ELEMENT* x, const ELEMENT* gy,
-                              const double* mean, State* parts) {
+                              const Passes& passes, State* parts) {
   Walk<WIDTH> places(a);
-  const double m = State::OF_PAIRS ? mean[blockIdx.x] : 0;
+  const double m = State::OF_PAIRS ? passes.mean[blockIdx.x] : 0;
+  const Pass pass = passes.of(blockIdx.x);
   State state = {};
   while (places.more()) {
     Vector<WIDTH> vx[CHUNK] = {}, vgy[CHUNK] = {};
@@ -204,7 +227,7 @@ __device__ void reduce_planes(Array a, const ELEMENT* x, const ELEMENT* gy,
 #pragma unroll
     for (int i = 0; i < CHUNK * WIDTH; ++i) {
       dx[i] = to_double(vx[i / WIDTH].at[i % WIDTH]);
-      dgy[i] = to_double(vgy[i / WIDTH].at[i % WIDTH]);
+      dgy[i] = pass(dx[i], to_double(vgy[i / WIDTH].at[i % WIDTH]));
     }
     state.add(dx, dgy, used * WIDTH, m);
   }
@@ -214,15 +237,18 @@ __device__ void reduce_planes(Array a, const ELEMENT* x, const ELEMENT* gy,
 
 template <class State, int WIDTH>
 __device__ void reduce_columns(Array a, const ELEMENT* x, const ELEMENT* gy,
-                               const double* mean, State* parts) {
+                               const Passes& passes, State* parts) {
   Columns<WIDTH> places(a);
   const Size columns = places.columns, column = places.column;
   double m[WIDTH];
   State states[WIDTH];
+  Pass pass[WIDTH];
 #pragma unroll
   for (int w = 0; w < WIDTH; ++w) {
+    const Size channel = column < columns ? (column + w) / a.s : 0;
     states[w] = State();
-    m[w] = State::OF_PAIRS && column < columns ? mean[(column + w) / a.s] : 0;
+    m[w] = State::OF_PAIRS ? passes.mean[channel] : 0;
+    pass[w] = passes.of(channel);
   }
   while (places.more()) {
     Vector<WIDTH> vx[CHUNK] = {}, vgy[CHUNK] = {};
@@ -233,7 +259,7 @@ __device__ void reduce_columns(Array a, const ELEMENT* x, const ELEMENT* gy,
 #pragma unroll
       for (int i = 0; i < CHUNK; ++i) {
         dx[i] = to_double(vx[i].at[w]);
-        dgy[i] = to_double(vgy[i].at[w]);
+        dgy[i] = pass[w](dx[i], to_double(vgy[i].at[w]));
       }
       states[w].add(dx, dgy, used, m[w]);
     }
@@ -259,9 +285,11 @@ __device__ State all_parts(const State* parts, Size n_parts, Size c, Size column
 struct Normalization {
   static const bool OF_PAIRS = false;
   double mean, scale, shift;
+  bool relu;
 
   __device__ double operator()(double x, double) const {
-    return (x - mean) * scale + shift;
+    const double y = (x - mean) * scale + shift;
+    return relu && y <= 0 ? 0 : y;  // a NaN stays
   }
 };
 
@@ -269,9 +297,10 @@ struct Normalization {
 struct Gradient {
   static const bool OF_PAIRS = true;
   double mean, slope, scale, mean_gy;
+  Pass pass;
 
   __device__ double operator()(double x, double gy) const {
-    return (gy - mean_gy - (x - mean) * slope) * scale;
+    return (pass(x, gy) - mean_gy - (x - mean) * slope) * scale;
   }
 };
 
@@ -279,17 +308,18 @@ struct Normalizations {
   typedef Normalization Of;
   const double *mean, *inv_std;
   const PARAMETER *gamma, *beta;
+  bool relu;
 
   __device__ Of of(Size channel) const {
     const double scale = to_double(gamma[channel]) * inv_std[channel];
-    return {mean[channel], scale, to_double(beta[channel])};
+    return {mean[channel], scale, to_double(beta[channel]), relu};
   }
 };
 
 struct Gradients {
   typedef Gradient Of;
   const double *mean, *inv_std;
-  const PARAMETER* gamma;
+  const PARAMETER *gamma, *beta;
   const double* total;  // over all ranks: sums of gy, then of gy * x_hat
   double count;
   Size c;
@@ -297,7 +327,9 @@ struct Gradients {
   __device__ Of of(Size channel) const {
     const double of_x_hat = total[c + channel] / count, std = inv_std[channel];
     const double scale = to_double(gamma[channel]) * std;
-    return {mean[channel], std * of_x_hat, scale, total[channel] / count};
+    const Passes passes = {mean, inv_std, gamma, beta};
+    return {mean[channel], std * of_x_hat, scale, total[channel] / count,
+            passes.of(channel)};
   }
 };
 
@@ -358,20 +390,25 @@ __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMEN
 
 #define MOMENTS(WAY, WIDTH, NAME) \
   __global__ void moments_by_##NAME(ARRAY, const ELEMENT* x, Moments* parts) { \
-    reduce_##WAY<Moments, WIDTH>(THE_ARRAY, x, 0, 0, parts); \
+    const Passes passes = {0, 0, 0, 0}; \
+    reduce_##WAY<Moments, WIDTH>(THE_ARRAY, x, 0, passes, parts); \
   }
 
 #define SUMS(WAY, WIDTH, NAME) \
-  __global__ void sums_by_##NAME(ARRAY, const ELEMENT* x, const ELEMENT* gy, \
-                                 const double* mean, Sums* parts) { \
-    reduce_##WAY<Sums, WIDTH>(THE_ARRAY, x, gy, mean, parts); \
+  __global__ void sums_by_##NAME( \
+      ARRAY, const ELEMENT* x, const ELEMENT* gy, const double* mean, \
+      const double* inv_std, const PARAMETER* gamma, const PARAMETER* beta, \
+      Sums* parts) { \
+    const Passes passes = {mean, inv_std, gamma, beta}; \
+    reduce_##WAY<Sums, WIDTH>(THE_ARRAY, x, gy, passes, parts); \
   }
 
 #define NORMALIZE(WAY, WIDTH, NAME) \
   __global__ void normalize_by_##NAME( \
       ARRAY, const ELEMENT* x, ELEMENT* y, const double* mean, \
-      const double* inv_std, const PARAMETER* gamma, const PARAMETER* beta) { \
-    const Normalizations maps = {mean, inv_std, gamma, beta}; \
+      const double* inv_std, const PARAMETER* gamma, const PARAMETER* beta, \
+      Size relu) { \
+    const Normalizations maps = {mean, inv_std, gamma, beta, relu != 0}; \
     map_##WAY<Normalizations, WIDTH>(THE_ARRAY, x, 0, y, maps); \
   }
 
@@ -379,9 +416,9 @@ __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMEN
 #define DIFFERENTIATE(WAY, WIDTH, NAME) \
   __global__ void differentiate_by_##NAME( \
       ARRAY, const ELEMENT* x, const ELEMENT* gy, ELEMENT* gx, const double* mean, \
-      const double* inv_std, const PARAMETER* gamma, const double* total, \
-      const double* count_at, double count) { \
-    const Gradients maps = {mean,  inv_std, gamma, \
+      const double* inv_std, const PARAMETER* gamma, const PARAMETER* beta, \
+      const double* total, const double* count_at, double count) { \
+    const Gradients maps = {mean,  inv_std, gamma, beta, \
                             total, count_at ? *count_at : count, c}; \
     map_##WAY<Gradients, WIDTH>(THE_ARRAY, x, gy, gx, maps); \
   }

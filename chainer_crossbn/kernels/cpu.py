@@ -155,50 +155,93 @@ def mean_rows(rows, factor, mean):
     _add(total, rows[-1], factor, mean)
 
 
+@compiled(False)
+def _rectify(row):
+    for j in range(row.size):
+        row[j] = 0 if row[j] <= 0 else row[j]  # a NaN stays
+
+
 @compiled({"contract"})
-def _normalize(x, mean, scale, shift, y):
+def _normalize(x, mean, scale, shift, relu, y):
     n, c, s = x.shape
     for i in range(n):
         for k in range(c):
             m, a, b = mean[k], scale[k], shift[k]
             for j in range(s):
                 y[i, k, j] = (x[i, k, j] - m) * a + b
+            if relu:
+                _rectify(y[i, k])
 
 
 @compiled({"contract"})
-def _normalize_rows(x, mean, scale, shift, y):
+def _normalize_rows(x, mean, scale, shift, relu, y):
     n, c = x.shape
     for i in range(n):
         for k in range(c):
             y[i, k] = (x[i, k] - mean[k]) * scale[k] + shift[k]
+        if relu:
+            _rectify(y[i])
+
+
+# What ReLU lets pass of the gradients of a row, which stays in the cache.
+@compiled({"contract"})
+def _passed(x, gy, mean, scale, shift, passed):
+    for j in range(x.size):
+        passed[j] = gy[j] if (x[j] - mean) * scale + shift > 0 else 0
+
+
+@compiled({"contract"})
+def _passed_of_row(x, gy, mean, scale, shift, passed):
+    for k in range(x.size):
+        passed[k] = gy[k] if (x[k] - mean[k]) * scale[k] + shift[k] > 0 else 0
 
 
 @compiled(REORDERED)
-def _gradient_sums(x, gy, mean, sum_gy, sum_gy_d):
+def _add_gradients(x, gy, k, mean, sum_gy, sum_gy_d):
+    m = mean[k]
+    a = 0.0
+    b = 0.0
+    for j in range(x.size):
+        g = numpy.float64(gy[j])
+        a += g
+        b += g * (x[j] - m)
+    sum_gy[k] += a
+    sum_gy_d[k] += b
+
+
+@compiled(REORDERED)
+def _gradient_sums(x, gy, mean, relu, scale, shift, sum_gy, sum_gy_d):
     n, c, s = x.shape
+    passed = numpy.empty(s, gy.dtype)
     for i in range(n):
         for k in range(c):
-            m = mean[k]
-            a = 0.0
-            b = 0.0
-            for j in range(s):
-                g = numpy.float64(gy[i, k, j])
-                a += g
-                b += g * (x[i, k, j] - m)
-            sum_gy[k] += a
-            sum_gy_d[k] += b
+            if relu:
+                _passed(x[i, k], gy[i, k], mean[k], scale[k], shift[k], passed)
+                _add_gradients(x[i, k], passed, k, mean, sum_gy, sum_gy_d)
+            else:
+                _add_gradients(x[i, k], gy[i, k], k, mean, sum_gy, sum_gy_d)
 
 
 @compiled(REORDERED)
-def _gradient_sums_of_rows(x, gy, mean, sum_gy, sum_gy_d):
+def _add_gradients_of_row(x, gy, mean, a, b):
+    for k in range(x.size):
+        g = numpy.float64(gy[k])
+        a[k] += g
+        b[k] += g * (x[k] - mean[k])
+
+
+@compiled(REORDERED)
+def _gradient_sums_of_rows(x, gy, mean, relu, scale, shift, sum_gy, sum_gy_d):
     n, c = x.shape
     a, b = numpy.zeros(c), numpy.zeros(c)
+    passed = numpy.empty(c, gy.dtype)
     for start in range(0, n, _ROWS):
         for i in range(start, min(start + _ROWS, n)):
-            for k in range(c):
-                g = numpy.float64(gy[i, k])
-                a[k] += g
-                b[k] += g * (x[i, k] - mean[k])
+            if relu:
+                _passed_of_row(x[i], gy[i], mean, scale, shift, passed)
+                _add_gradients_of_row(x[i], passed, mean, a, b)
+            else:
+                _add_gradients_of_row(x[i], gy[i], mean, a, b)
         for k in range(c):
             sum_gy[k] += a[k]
             sum_gy_d[k] += b[k]
@@ -206,22 +249,44 @@ def _gradient_sums_of_rows(x, gy, mean, sum_gy, sum_gy_d):
 
 
 @compiled({"contract"})
-def _input_gradient(x, gy, mean, slope, scale, mean_gy, gx):
-    n, c, s = x.shape
-    for i in range(n):
-        for k in range(c):
-            m, t, a, b = mean[k], slope[k], scale[k], mean_gy[k]
-            for j in range(s):
-                gx[i, k, j] = (gy[i, k, j] - b - (x[i, k, j] - m) * t) * a
+def _to_input(x, gy, mean, slope, factor, mean_gy, gx):
+    for j in range(x.size):
+        gx[j] = (gy[j] - mean_gy - (x[j] - mean) * slope) * factor
 
 
 @compiled({"contract"})
-def _input_gradient_of_rows(x, gy, mean, slope, scale, mean_gy, gx):
-    n, c = x.shape
+def _input_gradient(x, gy, mean, slope, factor, mean_gy, relu, scale, shift, gx):
+    n, c, s = x.shape
+    passed = numpy.empty(s, gy.dtype)
     for i in range(n):
         for k in range(c):
-            d = x[i, k] - mean[k]
-            gx[i, k] = (gy[i, k] - mean_gy[k] - d * slope[k]) * scale[k]
+            m, t, a, b = mean[k], slope[k], factor[k], mean_gy[k]
+            if relu:
+                _passed(x[i, k], gy[i, k], m, scale[k], shift[k], passed)
+                _to_input(x[i, k], passed, m, t, a, b, gx[i, k])
+            else:
+                _to_input(x[i, k], gy[i, k], m, t, a, b, gx[i, k])
+
+
+@compiled({"contract"})
+def _to_input_of_row(x, gy, mean, slope, factor, mean_gy, gx):
+    for k in range(x.size):
+        d = x[k] - mean[k]
+        gx[k] = (gy[k] - mean_gy[k] - d * slope[k]) * factor[k]
+
+
+@compiled({"contract"})
+def _input_gradient_of_rows(
+    x, gy, mean, slope, factor, mean_gy, relu, scale, shift, gx
+):
+    n, c = x.shape
+    passed = numpy.empty(c, gy.dtype)
+    for i in range(n):
+        if relu:
+            _passed_of_row(x[i], gy[i], mean, scale, shift, passed)
+            _to_input_of_row(x[i], passed, mean, slope, factor, mean_gy, gx[i])
+        else:
+            _to_input_of_row(x[i], gy[i], mean, slope, factor, mean_gy, gx[i])
 
 
 @compiled({"contract"})
@@ -253,41 +318,52 @@ def finish_statistics(count, mean, m2, eps, running, decay):
     return 1 / (var + eps) ** 0.5
 
 
-def normalize(x, mean, inv_std, gamma, beta):
+def normalize(x, mean, inv_std, gamma, beta, relu=False):
     """As :func:`chainer_crossbn.kernels.arrays.normalize`."""
     source = _compilable(x)
     y = numpy.empty_like(source)
     scale, shift = arrays.scale(inv_std, gamma), arrays.wide(beta)
     if x.shape[2] == 1:
-        _normalize_rows(source[:, :, 0], mean, scale, shift, y[:, :, 0])
+        _normalize_rows(source[:, :, 0], mean, scale, shift, relu, y[:, :, 0])
     else:
-        _normalize(source, mean, scale, shift, y)
+        _normalize(source, mean, scale, shift, relu, y)
     return y.astype(x.dtype, copy=False)
 
 
-def gradient_sums(x, gy, mean, inv_std):
+def gradient_sums(x, gy, mean, inv_std, relu_of=None):
     """As :func:`chainer_crossbn.kernels.arrays.gradient_sums`."""
     sums = numpy.zeros((2, x.shape[1]))
     x, gy = _compilable(x), _compilable(gy)
+    relu = _relu(inv_std, relu_of)
     if x.shape[2] == 1:
-        _gradient_sums_of_rows(x[:, :, 0], gy[:, :, 0], mean, *sums)
+        _gradient_sums_of_rows(x[:, :, 0], gy[:, :, 0], mean, *relu, *sums)
     else:
-        _gradient_sums(x, gy, mean, *sums)
+        _gradient_sums(x, gy, mean, *relu, *sums)
     sums[1] *= inv_std
     return sums
 
 
-def input_gradient(x, gy, mean, inv_std, gamma, total, count):
+def input_gradient(x, gy, mean, inv_std, gamma, total, count, relu_of=None):
     """As :func:`chainer_crossbn.kernels.arrays.input_gradient`."""
     source = _compilable(x)
     gx = numpy.empty_like(source)
     mean_gy, slope = arrays.slopes(inv_std, total, count)
-    gy, vectors = _compilable(gy), (mean, slope, arrays.scale(inv_std, gamma), mean_gy)
+    vectors = mean, slope, arrays.scale(inv_std, gamma), mean_gy
+    gy, relu = _compilable(gy), _relu(inv_std, relu_of)
     if x.shape[2] == 1:
-        _input_gradient_of_rows(source[:, :, 0], gy[:, :, 0], *vectors, gx[:, :, 0])
+        rows = source[:, :, 0], gy[:, :, 0]
+        _input_gradient_of_rows(*rows, *vectors, *relu, gx[:, :, 0])
     else:
-        _input_gradient(source, gy, *vectors, gx)
+        _input_gradient(source, gy, *vectors, *relu, gx)
     return gx.astype(x.dtype, copy=False)
+
+
+def _relu(inv_std, relu_of):
+    """Return whether ReLU followed, and by which scale and shift it got its input."""
+    if relu_of is None:
+        return False, inv_std, inv_std
+    gamma, beta = relu_of
+    return True, arrays.scale(inv_std, gamma), arrays.wide(beta)
 
 
 def update_running(running, fresh, decay):

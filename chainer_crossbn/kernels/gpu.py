@@ -155,7 +155,7 @@ def finish_statistics(count, mean, m2, eps, running, decay):
     return inv_std
 
 
-def normalize(x, mean, inv_std, gamma, beta):
+def normalize(x, mean, inv_std, gamma, beta, relu=False):
     """As :func:`chainer_crossbn.kernels.arrays.normalize`."""
     x = _contiguous(x)
     y = backend.get_array_module(x).empty_like(x)
@@ -166,12 +166,12 @@ def normalize(x, mean, inv_std, gamma, beta):
             f"normalize_by_{plan.way}",
             plan.grid,
             *(*plan.array, x, y, mean, inv_std),
-            *(gamma, _contiguous(beta, gamma.dtype)),
+            *(gamma, _contiguous(beta, gamma.dtype), numpy.int64(relu)),
         )
     return y
 
 
-def gradient_sums(x, gy, mean, inv_std):
+def gradient_sums(x, gy, mean, inv_std, relu_of=None):
     """As :func:`chainer_crossbn.kernels.arrays.gradient_sums`."""
     x = _contiguous(x)
     gy = _contiguous(gy, x.dtype)
@@ -180,12 +180,14 @@ def gradient_sums(x, gy, mean, inv_std):
     if x.size == 0:
         return xp.zeros((2, c))
     sums = xp.empty((2, c))
-    launch, plan = _launcher(x.dtype, x.dtype), _plan_of(x, gy)
-    _sum(launch, "sums", 2, plan, (x, gy, mean), "finish_sums", (inv_std, sums))
+    gamma, beta = (x, NULL) if relu_of is None else map(_contiguous, relu_of)
+    launch, plan = _launcher(x.dtype, gamma.dtype), _plan_of(x, gy)
+    arguments = x, gy, mean, inv_std, gamma, beta
+    _sum(launch, "sums", 2, plan, arguments, "finish_sums", (inv_std, sums))
     return sums
 
 
-def input_gradient(x, gy, mean, inv_std, gamma, total, count):
+def input_gradient(x, gy, mean, inv_std, gamma, total, count, relu_of=None):
     """As :func:`chainer_crossbn.kernels.arrays.input_gradient`."""
     x = _contiguous(x)
     gy = _contiguous(gy, x.dtype)
@@ -193,7 +195,8 @@ def input_gradient(x, gy, mean, inv_std, gamma, total, count):
     if x.size:
         plan = _plan_of(x, gy, gx)
         gamma = _contiguous(gamma)
-        statistics = (mean, inv_std, gamma, _contiguous(total))
+        beta = NULL if relu_of is None else _contiguous(relu_of[1], gamma.dtype)
+        statistics = (mean, inv_std, gamma, beta, _contiguous(total))
         _launcher(x.dtype, gamma.dtype)(
             f"differentiate_by_{plan.way}",
             plan.grid,

@@ -3,6 +3,7 @@
 import chainer
 import chainer.functions as F
 
+from chainer_crossbn.batch_normalization import CrossBatchNormalization
 from chainer_crossbn.recomputation import recompute
 
 
@@ -18,6 +19,8 @@ class Convolution(chainer.Chain):
 
     def forward(self, x):
         x = self.conv(x)
+        if self._relu and isinstance(self.norm, CrossBatchNormalization):
+            return self.norm(x, relu=True)
         if self.norm is not None:
             x = self.norm(x)
         return F.relu(x) if self._relu else x
