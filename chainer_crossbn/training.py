@@ -8,7 +8,6 @@ import time
 import traceback
 
 import numpy
-import threadpoolctl
 from mpi4py import MPI
 
 from chainer_crossbn import (
@@ -24,6 +23,7 @@ from chainer_crossbn import (
     ranks,
     run_directory,
     stop_signals,
+    threads,
 )
 from chainer_crossbn.building import Setup
 from chainer_crossbn.command_line import UsageError
@@ -130,9 +130,9 @@ def _run(argv, world, node, watchdog):
     collective = _choose_collective(world, device)
     comm = communicators.create(args.communicator, world)
     cores = devices.count_cores(node)
-    threads = max(1, cores // node.size)
-    args.threads = args.threads or threads
-    data_arguments.complete_threads(args, threads)
+    of_a_rank = max(1, cores // node.size)
+    args.threads = args.threads or of_a_rank
+    data_arguments.complete_threads(args, of_a_rank)
     watchdog.at("the reading of the data")
     index = datasets.Index(run_directory.index_of(args.out))
     data = on_rank_zero(world, lambda: preparation.load_data(args, index, watchdog))
@@ -142,7 +142,7 @@ def _run(argv, world, node, watchdog):
     lock = on_rank_zero(world, lambda: preparation.claim(plan, data))
     try:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(threadpoolctl.threadpool_limits(args.threads))
+            stack.enter_context(threads.limited(args.threads))
             load = Loader(args.decode_threads or 1)
             stack.callback(load.close)
             setup = Setup(args, data, load, comm, device, watchdog)

@@ -10,7 +10,7 @@ import os
 
 import numpy
 
-from chainer_crossbn.datasets import decoding, imagenet
+from chainer_crossbn.datasets import imagenet
 from chainer_crossbn.datasets.images import DatasetError, ImageDataset, take_balanced
 from chainer_crossbn.datasets.index import Index, files_below
 from chainer_crossbn.datasets.lazy import LazyImages
@@ -50,6 +50,9 @@ class FileImages(LazyImages):
         return os.path.join(self._root, name)
 
     def _make(self, number, random, out):
+        # Pillow, which it imports, is needed for images in files alone.
+        from chainer_crossbn.datasets import decoding
+
         path = self._path(number)
         try:
             out[...] = decoding.read(path, self._side, random)

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy
 
-from chainer_crossbn.datasets import decoding
 from chainer_crossbn.datasets.images import DatasetError
 from chainer_crossbn.files import replacing
 
@@ -131,8 +130,11 @@ class Index:
         return {name: tuple(seen) for name, seen in zip(names, numbers)}
 
 
+# Pillow, which decoding imports, is needed for images in files alone.
 def _open(path):
     """Return what is wrong with a file, None if it seems sound."""
+    from chainer_crossbn.datasets import decoding
+
     try:
         decoding.check(path)
     except decoding.BrokenImage as error:
@@ -141,6 +143,8 @@ def _open(path):
 
 
 def _decode(path):
+    from chainer_crossbn.datasets import decoding
+
     try:
         decoding.read(path, _SIDE)
     except decoding.BrokenImage as error:

@@ -6,7 +6,7 @@ import shutil
 import socket
 import time
 
-import threadpoolctl
+from chainer_crossbn import threads
 
 _SHM = "/dev/shm"
 _INFINIBAND = "/sys/class/infiniband"
@@ -25,14 +25,7 @@ def seen():
     return {
         "host": socket.gethostname(),
         "cores": _cores(),
-        "blas": max(
-            (
-                pool["num_threads"]
-                for pool in threadpoolctl.threadpool_info()
-                if pool["user_api"] == "blas"
-            ),
-            default=1,
-        ),
+        "blas": threads.of_blas(),
         "memory": _free_memory(),
         "shm": shutil.disk_usage(_SHM).free if os.path.isdir(_SHM) else None,
         "locked": _lockable(),

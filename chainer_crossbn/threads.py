@@ -1,0 +1,26 @@
+"""How many threads BLAS takes."""
+
+import contextlib
+
+try:
+    import threadpoolctl
+except ImportError:  # then OPENBLAS_NUM_THREADS and the like are all there is
+    threadpoolctl = None
+
+
+def limited(n_threads):
+    """Return a context in which BLAS takes a number of threads.
+
+    Args:
+        n_threads (int): The threads.
+    """
+    if threadpoolctl is None:
+        return contextlib.nullcontext()
+    return threadpoolctl.threadpool_limits(n_threads)
+
+
+def of_blas():
+    """Return the threads that BLAS takes, 1 where that can't be told."""
+    pools = [] if threadpoolctl is None else threadpoolctl.threadpool_info()
+    of_each = (p["num_threads"] for p in pools if p["user_api"] == "blas")
+    return max(of_each, default=1)
