@@ -1,9 +1,10 @@
-"""Time training steps of VGG16 on synthetic images.
+"""Time training steps of a network on synthetic images.
 
-    mpiexec -n 2 python benchmarks/step.py IMPLEMENTATION BATCH WIDTH FC_UNITS
+    mpiexec -n 2 python benchmarks/step.py IMPLEMENTATION BATCH WIDTH FC_UNITS [MODEL]
 
-Prints, as JSON, the seconds of a step on the slowest rank (the median of some) and the
-peak memory of a rank. Started by compare.py; one implementation a process.
+VGG16 unless another is named, which then has its full width. Prints, as JSON, the
+seconds of a step on the slowest rank (the median of some) and the peak memory of a
+rank. Started by compare.py and models.py; one implementation a process.
 ``multigpu`` and ``normal`` are this package's steps; ``chainermn`` is stock Chainer and
 ChainerMN with MultiNodeBatchNormalization, ``chainermn-normal`` the same with
 L.BatchNormalization; ``torch`` is PyTorch's DistributedDataParallel over gloo with
@@ -27,13 +28,26 @@ from mpi4py import MPI
 
 WORLD = MPI.COMM_WORLD
 N_CLASS = 10
-STAGES = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
+OF_LARGE_IMAGES = ("alexnet", "googlenet", "resnet50", "resnet101", "resnet152")
 
 
-def images(batch):
+def images(batch, name):
     state = np.random.RandomState(WORLD.rank)
-    x = state.randint(0, 256, (batch, 3, 32, 32)).astype(np.uint8)
+    x = state.randint(0, 256, (batch, 3, side(name), side(name))).astype(np.uint8)
     return x, state.randint(0, N_CLASS, batch).astype(np.int32)
+
+
+def side(name):
+    return 224 if name in OF_LARGE_IMAGES else 32
+
+
+def create(name, normalization, width, fc_units):
+    from chainer_crossbn import models
+
+    sizes = {"width": width, "fc_units": fc_units} if name == "vgg16" else {}
+    return models.create(
+        name, N_CLASS, normalization, dropout=0.0, image_size=side(name), **sizes
+    )
 
 
 def leave_out(part):
@@ -56,7 +70,7 @@ def leave_out(part):
         optimizers.MomentumSGD = stock
 
 
-def our_step(bn, batch, width, fc_units, without=None, profiled=False):
+def our_step(bn, batch, width, fc_units, name, without=None, profiled=False):
     import chainer_crossbn  # noqa: F401  makes Chainer importable
 
     # isort: split
@@ -67,7 +81,6 @@ def our_step(bn, batch, width, fc_units, without=None, profiled=False):
     from chainer_crossbn import communicators, kernels, normalizers
     from chainer_crossbn.kernels.memory import keep_freed_memory
     from chainer_crossbn.loading import Request
-    from chainer_crossbn.models import VGG16
     from chainer_crossbn.optimizers import MomentumSGD
     from chainer_crossbn.profiling import Profiler
     from chainer_crossbn.updaters import GlobalUpdater, prime
@@ -76,14 +89,14 @@ def our_step(bn, batch, width, fc_units, without=None, profiled=False):
         keep_freed_memory()
     kernels.precompile()
     comm = communicators.create("naive" if without == "communicator" else "host", WORLD)
-    model = VGG16(N_CLASS, normalizers.create(bn, comm), width, fc_units, dropout=0.0)
+    model = create(name, normalizers.create(bn, comm), width, fc_units)
     optimizer = chainermn.create_multi_node_optimizer(
         MomentumSGD(0.01, 0.9, 5e-4), comm
     )
     prime(optimizer.setup(model), comm)
     if without == "optimizer":
         optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(5e-4))
-    data = images(batch)
+    data = images(batch, name)
 
     class Iterator:
         is_new_epoch = False
@@ -111,7 +124,7 @@ def our_step(bn, batch, width, fc_units, without=None, profiled=False):
     return step
 
 
-def stock_step(bn, batch, width, fc_units):
+def stock_step(bn, batch, width, fc_units, name):
     import chainer_crossbn  # noqa: F401  makes Chainer importable
 
     # isort: split
@@ -121,31 +134,29 @@ def stock_step(bn, batch, width, fc_units):
     import chainermn
     from chainermn.links import MultiNodeBatchNormalization
 
+    from chainer_crossbn.models import alexnet, googlenet, resnet, vgg
+
     comm = chainermn.create_communicator("naive")
 
-    def norm(channels):
-        if bn == "chainermn":
-            return MultiNodeBatchNormalization(channels, comm)
-        return L.BatchNormalization(channels)
+    class Stock:
+        conv = staticmethod(L.Convolution2D)
+        linear = staticmethod(L.Linear)
 
-    layers, channels = [], 3
-    for stage in STAGES:
-        for multiple in stage:
-            out = multiple * width
-            conv = L.Convolution2D(channels, out, 3, pad=1, nobias=True)
-            layers += [conv, norm(out), F.relu]
-            channels = out
-        layers.append(lambda x: F.max_pooling_2d(x, 2))
-    sizes = (channels, fc_units, fc_units)
-    for n_in, n_out in zip(sizes, sizes[1:]):
-        layers += [L.Linear(n_in, n_out), F.relu]
-    model = L.Classifier(chainer.Sequential(*layers, L.Linear(fc_units, N_CLASS)))
+        @staticmethod
+        def norm(channels, index, total):
+            if bn == "chainermn":
+                return MultiNodeBatchNormalization(channels, comm)
+            return L.BatchNormalization(channels)
+
+    for module in (alexnet, googlenet, resnet, vgg):
+        module.max_pooling_2d = F.max_pooling_2d
+    model = L.Classifier(create(name, Stock, width, fc_units))
     optimizer = chainermn.create_multi_node_optimizer(
         chainer.optimizers.MomentumSGD(0.01, 0.9), comm
     )
     optimizer.setup(model)
     optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(5e-4))
-    x, t = images(batch)
+    x, t = images(batch, name)
 
     def step():
         optimizer.update(model, x.astype(np.float32) / np.float32(255), t)
@@ -153,8 +164,9 @@ def stock_step(bn, batch, width, fc_units):
     return step
 
 
-def torch_step(last, batch, width, fc_units):
+def torch_step(last, batch, width, fc_units, name):
     import torch
+    import torch_models
     from torch import distributed, nn
 
     torch.set_num_threads(1)
@@ -162,22 +174,11 @@ def torch_step(last, batch, width, fc_units):
     distributed.init_process_group(
         "gloo", f"file://{folder}/store", rank=WORLD.rank, world_size=WORLD.size
     )
-    layers, channels = [], 3
-    for stage in STAGES:
-        for multiple in stage:
-            out = multiple * width
-            conv = nn.Conv2d(channels, out, 3, padding=1, bias=False)
-            layers += [conv, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
-            channels = out
-        layers.append(nn.MaxPool2d(2))
-    layers.append(nn.Flatten())
-    for n_in, n_out in ((channels, fc_units), (fc_units, fc_units)):
-        layers += [nn.Linear(n_in, n_out), nn.ReLU(inplace=True)]
-    model = nn.Sequential(*layers, nn.Linear(fc_units, N_CLASS))
+    model = torch_models.create(name, N_CLASS, width, fc_units)
     memory = torch.channels_last if last else torch.contiguous_format
     model = nn.parallel.DistributedDataParallel(model.to(memory_format=memory))
     optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=5e-4)
-    x, t = images(batch)
+    x, t = images(batch, name)
     x, t = torch.from_numpy(x), torch.from_numpy(t).long()
     loss_of = nn.CrossEntropyLoss()
 
@@ -190,7 +191,8 @@ def torch_step(last, batch, width, fc_units):
     return step
 
 
-def main(implementation, *sizes):
+def main(implementation, batch, width, fc_units, name="vgg16"):
+    sizes = batch, width, fc_units, name
     if implementation.startswith("without-"):
         part = implementation.split("-")[1]
         bn = "chainermn" if part == "link" else "multigpu"
@@ -204,7 +206,7 @@ def main(implementation, *sizes):
     else:
         step = our_step(implementation, *sizes)
     # The first two also broadcast and allocate.
-    few = sizes[0] * sizes[1] >= 1024
+    few = batch * width >= 1024 or name != "vgg16"
     steps = int(os.environ.get("BENCHMARK_STEPS", 5 if few else 25))
     seconds = []
     for i in range(2 + steps):
@@ -223,4 +225,4 @@ def main(implementation, *sizes):
     os._exit(0)
 
 
-main(sys.argv[1], *map(int, sys.argv[2:]))
+main(sys.argv[1], *map(int, sys.argv[2:5]), *sys.argv[5:])
