@@ -1,6 +1,6 @@
 """Check this package on the GPUs of this machine, and time it beside others.
 
-    python benchmarks/gpu.py [--out DIR]
+    python benchmarks/gpu.py [--quick] [--out DIR]
 
 Measures how exact the link is on one rank and on several, trains a small network, and
 times batch normalization against the limit that memory sets, Chainer's, ChainerMN's
@@ -22,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 LAUNCHER = Path(sys.executable).with_name("mpiexec")
 BATCHES = 2, 64
+QUICK = (2,), {"BENCHMARK_PASSES": "1"}
 # Of max |a - b| / max |reference|, by the case.
 LIMIT = 1e-5
 LIMITS = {"equal batches, float64": 1e-11, "second derivative": 1e-9}
@@ -152,7 +153,7 @@ def train(machine, n_ranks):
     }
 
 
-def time_layers(machine):
+def time_layers(machine, batches, env):
     has_torch = importlib.util.find_spec("torch") is not None
     found = []
     for n_ranks in sorted({1, 2, machine["n_devices"]}):
@@ -161,10 +162,10 @@ def time_layers(machine):
         if has_torch:
             names += ["torch"] if n_ranks == 1 else []
             names += ["torch-sync"] if n_ranks <= machine["n_devices"] else []
-        for batch in BATCHES:
+        for batch in batches:
             for name in names:
                 program = HERE / "gpu_layer.py", name, batch
-                timed = last_json(execute(*program, n_ranks=n_ranks))
+                timed = last_json(execute(*program, n_ranks=n_ranks, env=env))
                 seconds = timed and timed["seconds"]
                 shown = "failed" if seconds is None else f"{seconds * 1e3:.3f} ms"
                 print(f"time: {n_ranks} ranks, batch {batch}, {name}: {shown}")
@@ -180,8 +181,11 @@ def draw(times, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(BATCHES), figsize=(10, 4), layout="constrained")
-    for axis, batch in zip(axes, BATCHES):
+    batches = sorted({t["batch"] for t in times})
+    figure, axes = plt.subplots(
+        1, len(batches), figsize=(10, 4), layout="constrained", squeeze=False
+    )
+    for axis, batch in zip(axes.flat, batches):
         rows = [t for t in times if t["batch"] == batch and t["seconds"]]
         labels = [f"{t['of']}, {t['ranks']} ranks" for t in rows]
         axis.barh(labels, [t["seconds"] * 1e3 for t in rows])
@@ -193,7 +197,9 @@ def draw(times, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default=str(HERE / "results" / "gpu"))
-    out = Path(parser.parse_args().out)
+    parser.add_argument("--quick", action="store_true", help="times by one pass alone")
+    args = parser.parse_args()
+    out = Path(args.out)
     machine = last_json(execute("-c", DESCRIBE))
     if machine is None or not machine["n_devices"]:
         reason = (machine or {}).get("error", "CuPy sees none")
@@ -207,7 +213,7 @@ def main():
     print(json.dumps(machine), flush=True)
     exactness = measure_exactness(machine)
     training = [train(machine, n) for n in sorted({1, 2, machine["n_devices"]})]
-    times = time_layers(machine)
+    times = time_layers(machine, *(QUICK if args.quick else (BATCHES, None)))
     result = {
         "machine": machine,
         "exactness": exactness,

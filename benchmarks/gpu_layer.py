@@ -5,9 +5,11 @@
 Prints the seconds of one pass over all shapes, as the device has it, on the slowest
 rank, as JSON: the median of some passes. `copy` is the limit that memory sets: it
 reads and writes as many bytes as normalization must. Started by gpu.py.
+BENCHMARK_PASSES sets how many are timed.
 """
 
 import json
+import os
 import statistics
 import sys
 
@@ -23,7 +25,8 @@ SHAPES = [
 ]
 # Forward reads x twice and writes y; backward reads x and gy twice and writes gx.
 TOUCHED = 8
-WARM_UP, PASSES = 10, 30
+PASSES = int(os.environ.get("BENCHMARK_PASSES", 30))
+WARM_UP = PASSES // 3
 
 
 def arrays(batch):

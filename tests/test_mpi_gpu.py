@@ -197,3 +197,12 @@ def test_a_misspelt_way_is_refused_once(device, env, tmp_path):
         "shared, staged, nccl or not\n"
     )
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2])
+def test_the_check_of_a_gpu_machine_finds_all_exact(n_ranks, env):
+    program = ROOT / "benchmarks" / "exactness.py", "--gpu"
+    done = mpiexec(n_ranks, *program, env=stand_in(env), timeout=120)
+    assert done.returncode == 0, done.stderr
+    for case, found in json.loads(done.stdout.splitlines()[-1]).items():
+        assert found == "shown" or max(found) < 1e-7, case

@@ -7,6 +7,8 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from cupy.cuda import _state
 from cupy.cuda._state import record
 
+_PRIORITY = 100  # of CuPy's arrays; Chainer's variables have a higher one
+
 
 def wrap(result):
     """Put what NumPy returned on the current device."""
@@ -87,6 +89,8 @@ class ndarray(NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         if any(isinstance(v, numpy.ndarray) for v in inputs):
+            return NotImplemented
+        if any(getattr(v, "__array_priority__", 0) > _PRIORITY for v in inputs):
             return NotImplemented
         out = kwargs.get("out")
         result = getattr(ufunc, method)(*unwrap(inputs), **unwrap(kwargs))

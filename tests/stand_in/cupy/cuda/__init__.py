@@ -17,7 +17,14 @@ runtime = SimpleNamespace(
     CUDARuntimeError=_CUDARuntimeError,
     getDeviceCount=_state.n_devices,
     deviceSynchronize=_device_synchronize,
+    getDeviceProperties=lambda device: {"name": b"what stands in for a device"},
+    runtimeGetVersion=lambda: 12080,
+    driverGetVersion=lambda: 12080,
 )
+
+
+def get_elapsed_time(start, end):
+    return 1e3 * (end.seconds - start.seconds)
 
 
 def alloc_pinned_memory(size):

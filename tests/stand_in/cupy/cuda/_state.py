@@ -1,5 +1,6 @@
 import collections
 import os
+import time
 
 record = []
 current_device = 0
@@ -132,6 +133,7 @@ class Event:
         stream = stream or current_stream()
         self._stream = stream
         self._finished = False
+        self.seconds = time.perf_counter()
         stream.later(self._finish)
 
     def _finish(self):
