@@ -68,7 +68,7 @@ def _moments(x, mean, m2):
     again = True
     while again:
         if s == 1:
-            _sums_of_rows(x[:, :, 0], pivot, mean, m2)
+            _sums_of_rows(x.reshape((n, c)), pivot, mean, m2)  # contiguous
         else:
             _sums(x, pivot, mean, m2)
         again = False
@@ -183,65 +183,49 @@ def _normalize_rows(x, mean, scale, shift, relu, y):
             _rectify(y[i])
 
 
-# What ReLU lets pass of the gradients of a row, which stays in the cache.
-@compiled({"contract"})
-def _passed(x, gy, mean, scale, shift, passed):
-    for j in range(x.size):
-        passed[j] = gy[j] if (x[j] - mean) * scale + shift > 0 else 0
-
-
-@compiled({"contract"})
-def _passed_of_row(x, gy, mean, scale, shift, passed):
-    for k in range(x.size):
-        passed[k] = gy[k] if (x[k] - mean[k]) * scale[k] + shift[k] > 0 else 0
-
-
-@compiled(REORDERED)
-def _add_gradients(x, gy, k, mean, sum_gy, sum_gy_d):
-    m = mean[k]
-    a = 0.0
-    b = 0.0
-    for j in range(x.size):
-        g = numpy.float64(gy[j])
-        a += g
-        b += g * (x[j] - m)
-    sum_gy[k] += a
-    sum_gy_d[k] += b
-
-
+# Where ReLU followed, its input is computed once more: it passes gradients where that
+# is above 0. They are multiplied by 1 or 0, as a load that waits for the comparison
+# comes too late. Inner loops are written out, as calls cost as much as a row.
 @compiled(REORDERED)
 def _gradient_sums(x, gy, mean, relu, scale, shift, sum_gy, sum_gy_d):
     n, c, s = x.shape
-    passed = numpy.empty(s, gy.dtype)
     for i in range(n):
         for k in range(c):
+            m, t, u = mean[k], scale[k], shift[k]
+            a = 0.0
+            b = 0.0
             if relu:
-                _passed(x[i, k], gy[i, k], mean[k], scale[k], shift[k], passed)
-                _add_gradients(x[i, k], passed, k, mean, sum_gy, sum_gy_d)
+                for j in range(s):
+                    d = x[i, k, j] - m
+                    g = gy[i, k, j] * (1.0 if d * t + u > 0 else 0.0)
+                    a += g
+                    b += g * d
             else:
-                _add_gradients(x[i, k], gy[i, k], k, mean, sum_gy, sum_gy_d)
-
-
-@compiled(REORDERED)
-def _add_gradients_of_row(x, gy, mean, a, b):
-    for k in range(x.size):
-        g = numpy.float64(gy[k])
-        a[k] += g
-        b[k] += g * (x[k] - mean[k])
+                for j in range(s):
+                    g = numpy.float64(gy[i, k, j])
+                    a += g
+                    b += g * (x[i, k, j] - m)
+            sum_gy[k] += a
+            sum_gy_d[k] += b
 
 
 @compiled(REORDERED)
 def _gradient_sums_of_rows(x, gy, mean, relu, scale, shift, sum_gy, sum_gy_d):
     n, c = x.shape
     a, b = numpy.zeros(c), numpy.zeros(c)
-    passed = numpy.empty(c, gy.dtype)
     for start in range(0, n, _ROWS):
         for i in range(start, min(start + _ROWS, n)):
             if relu:
-                _passed_of_row(x[i], gy[i], mean, scale, shift, passed)
-                _add_gradients_of_row(x[i], passed, mean, a, b)
+                for k in range(c):
+                    d = x[i, k] - mean[k]
+                    g = gy[i, k] * (1.0 if d * scale[k] + shift[k] > 0 else 0.0)
+                    a[k] += g
+                    b[k] += g * d
             else:
-                _add_gradients_of_row(x[i], gy[i], mean, a, b)
+                for k in range(c):
+                    g = numpy.float64(gy[i, k])
+                    a[k] += g
+                    b[k] += g * (x[i, k] - mean[k])
         for k in range(c):
             sum_gy[k] += a[k]
             sum_gy_d[k] += b[k]
@@ -249,30 +233,20 @@ def _gradient_sums_of_rows(x, gy, mean, relu, scale, shift, sum_gy, sum_gy_d):
 
 
 @compiled({"contract"})
-def _to_input(x, gy, mean, slope, factor, mean_gy, gx):
-    for j in range(x.size):
-        gx[j] = (gy[j] - mean_gy - (x[j] - mean) * slope) * factor
-
-
-@compiled({"contract"})
 def _input_gradient(x, gy, mean, slope, factor, mean_gy, relu, scale, shift, gx):
     n, c, s = x.shape
-    passed = numpy.empty(s, gy.dtype)
     for i in range(n):
         for k in range(c):
             m, t, a, b = mean[k], slope[k], factor[k], mean_gy[k]
             if relu:
-                _passed(x[i, k], gy[i, k], m, scale[k], shift[k], passed)
-                _to_input(x[i, k], passed, m, t, a, b, gx[i, k])
+                p, q = scale[k], shift[k]
+                for j in range(s):
+                    d = x[i, k, j] - m
+                    g = gy[i, k, j] * (1.0 if d * p + q > 0 else 0.0)
+                    gx[i, k, j] = (g - b - d * t) * a
             else:
-                _to_input(x[i, k], gy[i, k], m, t, a, b, gx[i, k])
-
-
-@compiled({"contract"})
-def _to_input_of_row(x, gy, mean, slope, factor, mean_gy, gx):
-    for k in range(x.size):
-        d = x[k] - mean[k]
-        gx[k] = (gy[k] - mean_gy[k] - d * slope[k]) * factor[k]
+                for j in range(s):
+                    gx[i, k, j] = (gy[i, k, j] - b - (x[i, k, j] - m) * t) * a
 
 
 @compiled({"contract"})
@@ -280,13 +254,16 @@ def _input_gradient_of_rows(
     x, gy, mean, slope, factor, mean_gy, relu, scale, shift, gx
 ):
     n, c = x.shape
-    passed = numpy.empty(c, gy.dtype)
     for i in range(n):
         if relu:
-            _passed_of_row(x[i], gy[i], mean, scale, shift, passed)
-            _to_input_of_row(x[i], passed, mean, slope, factor, mean_gy, gx[i])
+            for k in range(c):
+                d = x[i, k] - mean[k]
+                g = gy[i, k] * (1.0 if d * scale[k] + shift[k] > 0 else 0.0)
+                gx[i, k] = (g - mean_gy[k] - d * slope[k]) * factor[k]
         else:
-            _to_input_of_row(x[i], gy[i], mean, slope, factor, mean_gy, gx[i])
+            for k in range(c):
+                d = x[i, k] - mean[k]
+                gx[i, k] = (gy[i, k] - mean_gy[k] - d * slope[k]) * factor[k]
 
 
 @compiled({"contract"})
