@@ -83,12 +83,14 @@ def total_times(groups, title, paper):
     return figure
 
 
-def finals(groups, title):
+def finals(groups, title, timed=None, notes=()):
     """Draw final test accuracy and training time per epoch as bars.
 
     Args:
         groups (list): Groups of one scale, in the order in which they are drawn.
         title (str): Title of the figure.
+        timed (list or None): Likewise, of those runs whose times count; by default all.
+        notes (iterable of str): Lines for the caption.
 
     Returns:
         matplotlib.figure.Figure: The figure.
@@ -101,11 +103,11 @@ def finals(groups, title):
     colours = networks.colours(group.network for group in groups)
     axes = figure.subplots(1, 2, sharey=True)
     panels = (
-        ("final_accuracy", 100, "Test accuracy [%]"),
-        ("epoch_time", 1, "Training time per epoch [s]"),
+        (groups, "final_accuracy", 100, "Test accuracy [%]"),
+        (timed or groups, "epoch_time", 1, "Training time per epoch [s]"),
     )
-    for ax, (quantity, factor, label) in zip(axes, panels):
-        values = factor * np.array([group.middle(quantity) for group in groups])
+    for ax, (of, quantity, factor, label) in zip(axes, panels):
+        values = factor * np.array([group.middle(quantity) for group in of])
         looks = [colours[group.network] for group in groups]
         ax.barh(places, values[:, 0], 0.8, color=looks)
         _whiskers(ax, places, values, "xerr")
@@ -118,7 +120,8 @@ def finals(groups, title):
     axes[0].set_yticks(places)
     axes[0].set_yticklabels([style.plain(group.name) for group in groups])
     axes[0].invert_yaxis()
-    caption(figure, groups, ["bar: after the last epoch" + _of_seeds(groups)])
+    notes = ["bar: after the last epoch" + _of_seeds(groups), *notes]
+    caption(figure, groups, notes)
     return figure
 
 
