@@ -5,6 +5,8 @@ import io
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import tarfile
 import threading
 
@@ -662,6 +664,30 @@ def test_download(cache, server):
     assert cached.read_bytes() == server.read_bytes()
     server.unlink()
     assert datasets.load("cifar10").notes == ()
+
+
+def test_processes_that_start_at_once(cache, server):
+    """As ranks of many runs, or nodes, that share a home directory."""
+    source = cifar._SOURCES["cifar10"]
+    code = (
+        "from chainer_crossbn import datasets\n"
+        "from chainer_crossbn.datasets import cifar\n"
+        "source = cifar._SOURCES['cifar10']\n"
+        f"source = source._replace(md5={source.md5!r}, url={source.url!r})\n"
+        "cifar._SOURCES['cifar10'] = source\n"
+        "print(datasets.load('cifar10').checksum)\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(6)
+    ]
+    checksums = {process.communicate(timeout=60)[0] for process in processes}
+    assert [process.returncode for process in processes] == [0] * 6
+    assert checksums == {f"{datasets.load('cifar10').checksum}\n"}
+    (cached,) = cache.parent.iterdir()
+    assert cached.read_bytes() == server.read_bytes()
 
 
 WAYS_OUT = "--data PATH .*--dataset synthetic"
