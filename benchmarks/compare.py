@@ -1,6 +1,7 @@
 """Time this package beside ChainerMN and PyTorch, and store, print and draw the ratios.
 
-    python benchmarks/compare.py [--quick] [--only NAME] [--rounds N] [--out DIR]
+    python benchmarks/compare.py [--quick] [--only NAME] [--update] [--rounds N]
+        [--out DIR]
 
 The implementations of a group run in turn, a process each, some rounds of it, in an
 order that moves on from round to round, so that what else happens on the machine meets
@@ -59,7 +60,9 @@ class Pair(NamedTuple):
 TORCH = ("torch", "torch-last")
 FULL = (64, 4096)  # width and units of the FC layers
 GROUPS = {
-    "BN, 64 images": Group("layer", (64,), 2, (OURS, "normal", "chainermn", "torch")),
+    "BN, 64 images": Group(
+        *("layer", (64,), 2), (OURS, "normal", "chainermn", "torch", "copy")
+    ),
     "BN, 2 images": Group("layer", (2,), 2, (OURS, "normal", "chainermn", "torch")),
     "convolutions": Group("convolution", (64,), 1, ("ours", "chainer", *TORCH)),
     "step, 64 images": Group("step", (64, *FULL), 2, ALL),
@@ -72,6 +75,7 @@ GROUPS = {
 PAIRS = [
     Pair("BN at 64, to ChainerMN's", "BN, 64 images", OURS, ("chainermn",), "s", 0.25),
     Pair("BN at 64, to PyTorch's local", "BN, 64 images", OURS, ("torch",), "s", 0.4),
+    Pair("BN at 64, to copying as much", "BN, 64 images", OURS, ("copy",), "s", 1),
     Pair("BN at 2, to ChainerMN's", "BN, 2 images", OURS, ("chainermn",), "s", 0.5),
     Pair("convolutions, to PyTorch's", "convolutions", "ours", TORCH, "s", 0.7),
     Pair("step at 64, to normal", "step, 64 images", OURS, ("normal",), "s", 1.02),
@@ -284,6 +288,11 @@ def run(rounds, only, quick):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round of the pairs")
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help="put these groups in the place of the stored ones, of the same machine",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each group")
     parser.add_argument("--only", default="", help="groups whose name has this in it")
     parser.add_argument(
@@ -293,6 +302,13 @@ def main():
     )
     args = parser.parse_args()
     results = run(1 if args.quick else args.rounds, args.only, args.quick)
+    if args.update:
+        stored = json.loads((RESULTS / "compare.json").read_text())
+        if stored["machine"] != results["machine"]:
+            raise SystemExit("the stored results are of another machine")
+        for part in ("groups", "pairs"):
+            stored[part].update(results[part])
+        results = stored
     is_whole = "ablation" in results
     out = args.out or (RESULTS if is_whole else None)
     if out is None:

@@ -22,6 +22,7 @@ NAMES = {
     "chainermn": ("ChainerMN", "#1f77b4", "^"),
     "chainermn-normal": ("ChainerMN, normalBN", "#aec7e8", "v"),
     "chainer": ("Chainer", "#1f77b4", "^"),
+    "copy": ("copies of as many bytes", "#2ca02c", "x"),
     "torch": ("PyTorch", "#7f7f7f", "D"),
     "torch-last": ("PyTorch, channels last", "#c7c7c7", "P"),
 }

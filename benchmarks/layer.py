@@ -3,7 +3,8 @@
     mpiexec -n 2 python benchmarks/layer.py IMPLEMENTATION BATCH
 
 Prints the seconds of one pass over all shapes on the slowest rank, as JSON: the median
-of some passes. Started by compare.py; one implementation a process.
+of some passes. Started by compare.py; one implementation a process. ``copy`` is the
+limit that memory sets: it reads and writes as many bytes as normalization must.
 """
 
 import json
@@ -22,6 +23,9 @@ SHAPES = [
     *[(512, 2)] * 3,
 ]
 
+# Forward reads x twice and writes y; backward reads x and gy twice and writes gx.
+TOUCHED = 8
+
 
 def arrays(batch):
     state = np.random.RandomState(MPI.COMM_WORLD.rank)
@@ -39,6 +43,9 @@ def chainer_passes(implementation, batch):
     import chainermn
     from chainermn.links import MultiNodeBatchNormalization
 
+    from chainer_crossbn.kernels.memory import keep_freed_memory
+
+    keep_freed_memory()
     comm = chainermn.create_communicator("naive")
     alone = comm.split(comm.rank, 0)
     make = {
@@ -56,6 +63,17 @@ def chainer_passes(implementation, batch):
             y.grad = gy
             link.cleargrads()
             y.backward()
+
+    return run
+
+
+def copies(batch):
+    pairs = list(arrays(batch))
+
+    def run():
+        for x, gy in pairs:
+            for _ in range(TOUCHED // 2):  # each reads and writes
+                np.copyto(gy, x)
 
     return run
 
@@ -81,6 +99,8 @@ def torch_passes(batch):
 def main(implementation, batch):
     if implementation == "torch":
         run = torch_passes(batch)
+    elif implementation == "copy":
+        run = copies(batch)
     else:
         run = chainer_passes(implementation, batch)
     world = MPI.COMM_WORLD
