@@ -71,7 +71,8 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         self._inv_std = on_device.finish_statistics(
             self._count, self._mean, m2, self._eps, self._running, self._decay
         )
-        self._relu_of = (gamma, beta) if self._relu else None
+        # Copies, as parameters may change before the backward pass.
+        self._relu_of = (gamma.copy(), beta.copy()) if self._relu else None
         y = on_device.normalize(
             flat, self._mean, self._inv_std, gamma, beta, self._relu
         )
@@ -124,7 +125,8 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
 
     def _passed(self, x):
         """Return 1 where ReLU passes its input on, else 0."""
-        flat = self._layout.flatten(x)
+        # As the kernels do: before it is rounded to the dtype of x.
+        flat = self._layout.flatten(x).astype(numpy.float64, copy=False)
         y = kernels.of(flat).normalize(flat, self._mean, self._inv_std, *self._relu_of)
         return self._layout.restore((y > 0).astype(x.dtype), x.shape)
 
@@ -281,7 +283,8 @@ def cross_batch_normalization(
         name (str or None): Names the layer in errors and in the check that all ranks
             reach the layers in the same order; must be equal on all ranks. Without
             names, layers of equal shape can't be told apart.
-        relu (bool): Whether ReLU follows; it takes no pass over memory of its own.
+        relu (bool): Whether ReLU follows. Where no second derivatives are wanted it
+            takes no pass over memory of its own.
 
     Returns:
         Variable: Same shape and dtype as ``x``.
@@ -377,7 +380,8 @@ class CrossBatchNormalization(L.BatchNormalization):
             x (Variable or array): Shape (N, C, ...); N may differ between the ranks.
             finetune (bool): In training, make the running statistics the plain mean
                 over all mini-batches since :meth:`start_finetuning`.
-            relu (bool): Whether ReLU follows; it takes no pass over memory of its own.
+            relu (bool): Whether ReLU follows. In training, where no second derivatives
+                are wanted, it takes no pass over memory of its own.
 
         Returns:
             Variable: Same shape and dtype as ``x``.

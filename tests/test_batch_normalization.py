@@ -135,6 +135,17 @@ def test_relu_inside_keeps_a_nan(comm):
     assert np.isnan(y).all(axis=0).tolist() == [False, False, True]
 
 
+def test_relu_passes_what_it_passed_before_parameters_changed(comm):
+    found = []
+    for function in (with_relu, then_relu):
+        inputs = [chainer.Variable(v) for v in (array(9, 3), np.ones(3), np.zeros(3))]
+        y = function(comm, *inputs)
+        inputs[2].array -= 5
+        F.sum(y).backward()
+        found.append(inputs[2].grad)
+    assert np.array_equal(*found) and found[0].all()
+
+
 @pytest.mark.parametrize("link", [CrossBatchNormalization, PaperBatchNormalization])
 @pytest.mark.parametrize("train", [True, False])
 def test_link_with_relu(comm, train, link):
