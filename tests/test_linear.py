@@ -46,8 +46,10 @@ def test_function(n, outputs, inputs, dtype):
 def test_few_rows_do_not_go_through_blas(monkeypatch):
     monkeypatch.setattr(products.numpy, "matmul", None)
     x, w, gy = arrays("float32", (2, 1024), (1024, 1024), (2, 1024))
+    gw = np.outer(gy[0], x[0]) + np.outer(gy[1], x[1])
     assert error(products.forward(x, w), x @ w.T) < 1e-5
     assert error(products.gradient_of_input(gy, w), gy @ w) < 1e-5
+    assert error(products.gradient_of_weights(x, gy), gw) < 1e-5
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -8,8 +8,9 @@ samples times positions.
 Statistics are float64 arrays of shape ``(c,)``, and all arithmetic is float64.
 
 For CPUs alone there are :mod:`winograd`, :mod:`pointwise` and :mod:`columns` for
-convolution, :mod:`products` for linear layers, and :mod:`pooling` and :mod:`update`;
-images go through them with their channels last in memory (:mod:`memory`).
+convolution, :mod:`products` for linear layers and small maps, and :mod:`pooling` and
+:mod:`update`; images go through them with their channels last in memory
+(:mod:`memory`).
 
 Where Numba is missing (it has no wheel for some machines), what is for CPUs alone is
 left to Chainer.

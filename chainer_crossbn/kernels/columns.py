@@ -150,7 +150,8 @@ class _Columns:
 
     def filters(self, w):
         """Return filters as a matrix, a row each, in the order of the columns."""
-        return (w if self._by_filter else channels_last(w)).reshape(len(w), -1)
+        ordered = numpy.ascontiguousarray(w) if self._by_filter else channels_last(w)
+        return ordered.reshape(len(w), -1)
 
     def as_filters(self, matrix):
         """Return what :meth:`filters` has made a matrix of."""

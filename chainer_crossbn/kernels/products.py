@@ -1,15 +1,16 @@
-"""Products of few rows with a large matrix, on CPUs, as linear layers make them.
+"""Products of few rows with a large matrix, on CPUs: linear layers, small maps.
 
 BLAS copies the large matrix in an order that suits it, and passes twice over a large
 result. For few rows that takes longer than the product itself, which here is one pass
-over memory.
+over memory, by one thread. In float32 errors are some 1e-6 of the largest element.
 """
 
 import numpy
 
 from chainer_crossbn.kernels.compilation import REORDERED, compiled
 
-# Measured beside OpenBLAS with AVX-512. Smaller matrices stay in the cache.
+# Measured beside OpenBLAS of one thread with AVX-512. Smaller matrices stay in the
+# cache.
 _FEW = 8
 _LARGE = 1 << 20
 # Of a result that the cache holds BLAS makes its second pass there.
@@ -126,7 +127,7 @@ def gradient_of_weights(x, gy):
     size = shape[0] * shape[1]
     few = _FEW_AND_CACHED if size < _CACHED else _FEW
     if size < _LARGE or len(x) > few:
-        return gy.T @ x
+        return numpy.matmul(gy.T, x)
     gw = numpy.empty(shape, x.dtype)
     _combinations(gy.T, x, 1, gw)
     return gw
