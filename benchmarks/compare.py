@@ -301,6 +301,8 @@ def main():
         help=f"where to write (all that is measured: {RESULTS.relative_to(ROOT)})",
     )
     args = parser.parse_args()
+    if args.update and (args.quick or not args.only):
+        parser.error("--update goes with --only, and not with --quick")
     results = run(1 if args.quick else args.rounds, args.only, args.quick)
     if args.update:
         stored = json.loads((RESULTS / "compare.json").read_text())

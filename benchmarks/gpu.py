@@ -216,6 +216,7 @@ def main():
     times = time_layers(machine, *(QUICK if args.quick else (BATCHES, None)))
     result = {
         "machine": machine,
+        "quick": args.quick,
         "exactness": exactness,
         "training": training,
         "times": times,

@@ -26,7 +26,7 @@ SHAPES = [
 # Forward reads x twice and writes y; backward reads x and gy twice and writes gx.
 TOUCHED = 8
 PASSES = int(os.environ.get("BENCHMARK_PASSES", 30))
-WARM_UP = PASSES // 3
+WARM_UP = max(1, PASSES // 3)
 
 
 def arrays(batch):

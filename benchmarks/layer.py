@@ -3,8 +3,8 @@
     mpiexec -n 2 python benchmarks/layer.py IMPLEMENTATION BATCH
 
 Prints the seconds of one pass over all shapes on the slowest rank, as JSON: the median
-of some passes. Started by compare.py; one implementation a process. ``copy`` is the
-limit that memory sets: it reads and writes as many bytes as normalization must.
+of some passes. Started by compare.py; one implementation a process. ``copy`` copies as
+many bytes as normalization must read and write.
 """
 
 import json
@@ -71,8 +71,8 @@ def copies(batch):
     pairs = list(arrays(batch))
 
     def run():
-        for x, gy in pairs:
-            for _ in range(TOUCHED // 2):  # each reads and writes
+        for _ in range(TOUCHED // 2):  # each reads and writes
+            for x, gy in pairs:
                 np.copyto(gy, x)
 
     return run

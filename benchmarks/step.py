@@ -6,7 +6,8 @@ VGG16 unless another is named, which then has its full width. Prints, as JSON, t
 seconds of a step on the slowest rank (the median of some) and the peak memory of a
 rank. Started by compare.py and models.py; one implementation a process.
 ``multigpu`` and ``normal`` are this package's steps; ``chainermn`` is stock Chainer and
-ChainerMN with MultiNodeBatchNormalization, ``chainermn-normal`` the same with
+ChainerMN with MultiNodeBatchNormalization (but for the shortcuts of small ResNets, and
+with dropout of ratio 0), ``chainermn-normal`` the same with
 L.BatchNormalization; ``torch`` is PyTorch's DistributedDataParallel over gloo with
 local batch normalization, ``torch-last`` the same with channels last.
 ``without-convolution`` and so on are ``multigpu`` with Chainer's, or ChainerMN's, own
