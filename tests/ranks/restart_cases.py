@@ -232,6 +232,7 @@ def test_all_snapshots_damaged(whole, stopped, capsys):
     if WORLD.rank == 0:
         for snapshot in snapshots(run):
             (snapshot / "rank-0.npz").unlink()
+    WORLD.Barrier()
     before = contents(run)
     assert "no snapshot to go on from" in refused(capsys, "--resume", run)
     assert contents(run) == before
