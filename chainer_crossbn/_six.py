@@ -1,7 +1,7 @@
 """What Chainer uses of the package ``six``, for machines that lack it.
 
-Chainer 7 is written for Python 2, too; all its requirements but this one come with
-CuPy, PyTorch or NumPy, or serve what is not used here.
+Chainer 7 is written for Python 2, too. What else it needs to be imported, filelock and
+typing_extensions, comes with PyTorch.
 """
 
 import collections.abc

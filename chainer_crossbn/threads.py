@@ -20,7 +20,7 @@ def limited(n_threads):
 
 
 def of_blas():
-    """Return the threads that BLAS takes, 1 where that can't be told."""
+    """Return the threads that BLAS takes, ``None`` where that can't be told."""
     pools = [] if threadpoolctl is None else threadpoolctl.threadpool_info()
     of_each = (p["num_threads"] for p in pools if p["user_api"] == "blas")
-    return max(of_each, default=1)
+    return max(of_each, default=None)

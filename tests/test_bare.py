@@ -1,4 +1,4 @@
-"""Where a checkout, Chainer, NumPy and mpi4py are all there is."""
+"""Where a checkout, Chainer, NumPy, mpi4py and what PyTorch brings are all there is."""
 
 import json
 from pathlib import Path

@@ -6,6 +6,7 @@ file tells their classes (:mod:`chainer_crossbn.datasets.imagenet`).
 """
 
 import hashlib
+import importlib.util
 import os
 
 import numpy
@@ -110,6 +111,8 @@ def load(
                 f"there is no directory {wanted}; --data takes the one that has "
                 f"{_TRAIN}/CLASS/* and {' or '.join(_TESTS[name])}/CLASS/*"
             )
+    if importlib.util.find_spec("PIL") is None:
+        raise DatasetError("images in files need Pillow: pip install pillow")
     classes = _classes(root, _TRAIN)
     if not classes:
         raise DatasetError(f"{root}/{_TRAIN} has no directories, one for each class")

@@ -67,7 +67,7 @@ def of_nodes(seen, node_sizes):
                 f"{host}: {n} ranks share {cores} cores, and take turns; start fewer, "
                 "or let the launcher bind them to more cores",
             )
-        elif n * first["blas"] > cores:
+        elif n * (first["blas"] or 1) > cores:
             yield Finding(
                 NOTE,
                 f"{host}: BLAS would start {first['blas']} threads in each of {n} "

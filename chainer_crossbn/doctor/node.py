@@ -18,8 +18,8 @@ def seen():
     Returns:
         dict: ``host``; ``cores``, the set of those that this rank may use; ``blas``,
         the threads that BLAS starts by itself; ``memory`` and ``shm``, bytes that are
-        free, or ``None`` where that can't be told; ``locked``, bytes that may be locked
-        in memory where there is InfiniBand, else ``None``; ``time``, seconds since the
+        free; ``locked``, bytes that may be locked in memory where there is InfiniBand;
+        these four may be ``None``, where that can't be told; ``time``, seconds since the
         epoch by the clock of the node.
     """
     return {

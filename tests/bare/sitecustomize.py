@@ -1,7 +1,7 @@
-"""On the path of a test's processes, as if no more than Chainer itself was installed.
+"""On the path of a test's processes, as if little more than Chainer was installed.
 
-Beside it there are NumPy and mpi4py; neither what serves speed or images in files, nor
-Chainer's own requirement six.
+There are NumPy, mpi4py, filelock and typing_extensions, as where PyTorch is; neither
+what serves speed or images in files, nor Chainer's own requirement six.
 """
 
 import os
