@@ -68,8 +68,9 @@ def _finals(results, settings, title):
     timed = [
         run
         for setting in settings
-        for run in (results.runs([setting]) if setting.batch == 64 else [])
-        or results.first(setting)
+        for run in (
+            results.runs([setting]) if setting.batch == 64 else results.first(setting)
+        )
     ]
     groups = group_runs(results.runs(settings))
     notes = ["time at batch sizes other than 64: of the first seed"]
