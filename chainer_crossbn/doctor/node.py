@@ -19,8 +19,8 @@ def seen():
         dict: ``host``; ``cores``, the set of those that this rank may use; ``blas``,
         the threads that BLAS starts by itself; ``memory`` and ``shm``, bytes that are
         free; ``locked``, bytes that may be locked in memory where there is InfiniBand;
-        these four may be ``None``, where that can't be told; ``time``, seconds since the
-        epoch by the clock of the node.
+        these four may be ``None``, where that can't be told; ``time``, seconds since
+        the epoch by the clock of the node.
     """
     return {
         "host": socket.gethostname(),
