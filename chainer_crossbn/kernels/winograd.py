@@ -20,8 +20,12 @@ from chainer_crossbn.kernels.compilation import compiled
 from chainer_crossbn.kernels.memory import as_channels_first, channels_last
 
 _VECTOR_BYTES = 64
-_BLOCK = 64  # channels of filters that are transformed together
+_LINE_BYTES = 64  # of the cache
+_BLOCK = 256  # channels of filters that are transformed together
 _CHUNK_BYTES = 3 << 19  # of transformed tiles, in the second-level cache
+# With how many tiles it pays, and how many pairs of channels need one more.
+_LEAST_TILES = 2
+_PAIRS_A_TILE = 20_000
 
 # F(4x4, 3x3): tiles of 6x6, 36 products a channel pair in place of 144.
 _B4 = (
@@ -289,8 +293,6 @@ class _Algorithm(NamedTuple):
     gradients: object  # of the outputs
     filter_gradients: object
     ones: int  # which product goes into every output once
-    least_tiles: int  # with which it pays, and how many pairs of channels need one more
-    pairs_a_tile: int
 
 
 _F4 = _Algorithm(
@@ -302,8 +304,6 @@ _F4 = _Algorithm(
     gradients=_reader("A4'", 4, 4, 0),
     filter_gradients=_filter_writer("G4'"),
     ones=7,
-    least_tiles=10,
-    pairs_a_tile=1 << 14,
 )
 _F2 = _Algorithm(
     tile=2,
@@ -314,8 +314,6 @@ _F2 = _Algorithm(
     gradients=_reader("A2'", 2, 2, 0),
     filter_gradients=_filter_writer("G2'"),
     ones=0,
-    least_tiles=2,
-    pairs_a_tile=1 << 15,
 )
 
 
@@ -339,6 +337,20 @@ class _Chunks:
         self.tiles = min(size, n) * self.down * self.across
 
 
+def _matrices(count, rows, columns, dtype):
+    """Return an uninitialized array (count, rows, columns) for the transforms.
+
+    They write, or read, all matrices at one place at a time. An odd number of cache
+    lines from each to the next lets them lie in different sets of the cache; multiples
+    of the size of a page would push each other out, which takes five times as long.
+    """
+    size = rows * columns
+    a_line = _LINE_BYTES // dtype.itemsize
+    lines = -(-size // a_line) | 1
+    whole = numpy.empty((count, lines * a_line), dtype)
+    return whole[:, :size].reshape(count, rows, columns)
+
+
 def pays(x_shape, w_shape):
     """Whether the transforms cost less than the products that they save.
 
@@ -349,19 +361,19 @@ def pays(x_shape, w_shape):
     algorithm = _algorithm((n, height, width))
     tiles = n * -(-height // algorithm.tile) * -(-width // algorithm.tile)
     pairs = w_shape[0] * w_shape[1]
-    return tiles >= algorithm.least_tiles + pairs / algorithm.pairs_a_tile
+    return tiles >= _LEAST_TILES + pairs / _PAIRS_A_TILE
 
 
 def _convolve(x, w, bias, turned):
     """Convolve (n, h, w, c) with (c, k, 3, 3), turned by 180 degrees or not."""
     algorithm = _algorithm(x.shape)
     inputs, outputs = w.shape[:2]
-    u = numpy.empty((algorithm.products, inputs, outputs), x.dtype)
+    u = _matrices(algorithm.products, inputs, outputs, x.dtype)
     algorithm.filters(w, turned, u)
     y = numpy.empty((*x.shape[:3], outputs), x.dtype)
     chunks = _Chunks(algorithm, x.shape, inputs, outputs, x.itemsize)
-    v = numpy.empty((algorithm.products, chunks.tiles, inputs), x.dtype)
-    m = numpy.empty((algorithm.products, chunks.tiles, outputs), x.dtype)
+    v = _matrices(algorithm.products, chunks.tiles, inputs, x.dtype)
+    m = _matrices(algorithm.products, chunks.tiles, outputs, x.dtype)
     grid = chunks.down, chunks.across
     for chunk in chunks.slices:
         part = x[chunk]
@@ -393,8 +405,8 @@ def gradient_of_filters(x, gy):
     algorithm = _algorithm(x.shape)
     gw = numpy.zeros((outputs, inputs, 3, 3), x.dtype)
     chunks = _Chunks(algorithm, x.shape, inputs, outputs, x.itemsize)
-    v = numpy.empty((algorithm.products, chunks.tiles, inputs), x.dtype)
-    z = numpy.empty((algorithm.products, chunks.tiles, outputs), x.dtype)
+    v = _matrices(algorithm.products, chunks.tiles, inputs, x.dtype)
+    z = _matrices(algorithm.products, chunks.tiles, outputs, x.dtype)
     grid = chunks.down, chunks.across
     total = None
     for chunk in chunks.slices:
@@ -402,7 +414,8 @@ def gradient_of_filters(x, gy):
         t = len(part) * chunks.down * chunks.across
         algorithm.inputs(part, *grid, v)
         algorithm.gradients(gy[chunk], *grid, z)
-        s = numpy.matmul(z[:, :t].transpose(0, 2, 1), v[:, :t])
+        s = _matrices(algorithm.products, outputs, inputs, x.dtype)
+        numpy.matmul(z[:, :t].transpose(0, 2, 1), v[:, :t], out=s)
         total = s if total is None else numpy.add(total, s, out=total)
     if total is not None:
         algorithm.filter_gradients(total, gw)
