@@ -131,6 +131,30 @@ def test_broken_files_are_named_or_left_out(tree):
         load(tree)
 
 
+def test_files_that_are_not_chosen_are_not_looked_at(tree):
+    (tree / "train/bee/9.jpg").write_text("no image")
+    (tree / "val/cat/9.jpg").write_text("no image")
+    sizes = {"train_size": 6, "test_size": 3}
+    chosen = load(tree, **sizes)
+    assert names(chosen.train_images) == ["0.png", "1.jpg"] * 3
+    assert load(tree, **sizes, skip_broken=True).checksum == chosen.checksum
+    (tree / "train/bee/0.png").write_text("no image")
+    with pytest.raises(datasets.DatasetError, match="1 of 9 .*train/bee/0.png"):
+        load(tree, **sizes)
+
+
+def test_what_is_known_of_files_outlasts_a_run_of_others(tree, tmp_path, monkeypatch):
+    opened = []
+    check = decoding.check
+    monkeypatch.setattr(decoding, "check", lambda p: opened.append(p) or check(p))
+    for size, n in ((12, 18), (3, 0), (12, 0)):
+        opened.clear()
+        index = Index(str(tmp_path / "index"))
+        load(tree, index=index, train_size=size)
+        index.save()
+        assert len(opened) == n
+
+
 def test_a_file_that_breaks_on_decoding(tree):
     truncate(tree / "train/cat/1.jpg")
     data = load(tree)

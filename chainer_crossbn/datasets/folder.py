@@ -87,8 +87,8 @@ def load(
         test_size (int or None): Number of test images, by default all.
         side (int): Height and width to which images are brought.
         skip_broken (bool): Whether to decode all files that are not known to be sound,
-            and leave out what can't be. Otherwise their first bytes are looked at, and
-            nothing is left out.
+            and leave out what can't be. Otherwise the first bytes of those that were
+            asked for are looked at, and nothing is left out.
         threads (int): Number of threads to decode in.
         index (Index or None): Remembers which files are sound.
         progress (callable or None): Takes lines that tell how it goes.
@@ -123,29 +123,52 @@ def load(
         parts.append((files, imagenet.labels(root, files, classes)))
     else:
         parts.append(_of_classes(root, test, test_classes, classes))
+    sizes = {_TRAIN: train_size, test: test_size}
+    there = _files(parts)
+    if not skip_broken:
+        parts = _chosen(root, parts, sizes, len(classes))
     index = Index() if index is None else index
-    files = parts[0][0] + parts[1][0]
-    broken = index.check(root, files, skip_broken, threads, progress)
+    wanted = _files(parts)
+    broken = index.check(root, wanted, skip_broken, threads, progress, there)
     notes = ()
     if broken:
-        notes = (_told(root, broken, len(files), skip_broken),)
+        notes = (_told(root, broken, len(wanted), skip_broken),)
+    if skip_broken:
+        parts = [_sound(files, labels, broken) for files, labels in parts]
+        parts = _chosen(root, parts, sizes, len(classes))
     checksum = hashlib.sha256()
     result = []
-    flags = (("--train-size", train_size), ("--test-size", test_size))
-    for folder, (files, labels), (flag, size) in zip((_TRAIN, test), parts, flags):
-        kept = [i for i, file in enumerate(files) if file.name not in broken]
-        if not kept:
-            raise DatasetError(f"{root}/{folder} has no images")
-        files, labels = [files[i] for i in kept], labels[kept]
-        if size is not None:
-            try:
-                chosen = take_balanced(labels, size, len(classes))
-            except DatasetError as error:
-                raise DatasetError(f"{flag}: {error}") from None
-            files, labels = [files[i] for i in chosen], labels[chosen]
+    for files, labels in parts:
         _add(checksum, files, labels)
         result += [FileImages(root, [file.name for file in files], side), labels]
     return ImageDataset(name, len(classes), *result, checksum.hexdigest(), notes)
+
+
+def _files(parts):
+    return [file for files, _ in parts for file in files]
+
+
+def _sound(files, labels, broken):
+    """Return the files that are not broken, and their labels."""
+    kept = [i for i, file in enumerate(files) if file.name not in broken]
+    return [files[i] for i in kept], labels[kept]
+
+
+def _chosen(root, parts, sizes, n_class):
+    """Return of each part as many files, and labels, as were asked for."""
+    chosen = []
+    flags = ("--train-size", "--test-size")
+    for (files, labels), (folder, size), flag in zip(parts, sizes.items(), flags):
+        if not files:
+            raise DatasetError(f"{root}/{folder} has no images")
+        if size is not None:
+            try:
+                taken = take_balanced(labels, size, n_class)
+            except DatasetError as error:
+                raise DatasetError(f"{flag}: {error}") from None
+            files, labels = [files[i] for i in taken], labels[taken]
+        chosen.append((files, labels))
+    return chosen
 
 
 def _is_folder(root, name):

@@ -53,30 +53,28 @@ class Index:
         self._folder = folder
         self._found = None
 
-    def check(self, root, files, decode, threads, progress=None):
+    def check(self, root, files, decode, threads, progress=None, others=()):
         """Find out which files are no sound images.
 
         Args:
             root (str): The directory.
-            files (list of File): Below it.
+            files (list of File): Below it, those to check.
             decode (bool): Whether to decode each of them; else their first bytes are
                 looked at.
             threads (int): Number of threads to decode in.
             progress (callable or None): Takes lines that tell how it goes.
+            others (list of File): Those below it of which what is known is kept.
 
         Returns:
             dict: From the name of each broken file to what is wrong with it.
         """
         level = _DECODED if decode else _HEADER
         known = self._read(root)
-        sound, unknown, broken = {}, [], {}
-        for file in files:
-            seen = known.get(file.name)
-            if seen is not None and seen[:2] == file[1:] and seen[2] >= level:
-                sound[file.name] = seen
-            else:
-                unknown.append(file)
-        self._found = (root, sound) if unknown or len(known) > len(files) else None
+        sound = _known_of(files, known, level)
+        unknown = [file for file in files if file.name not in sound]
+        sound.update(_known_of(others, known, _HEADER))
+        broken = {}
+        self._found = (root, sound) if unknown or len(known) > len(sound) else None
         del known
         look = _decode if decode else _open
         threads = threads if decode else max(threads, _OPENING_THREADS)
@@ -128,6 +126,16 @@ class Index:
         except (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile):
             return {}  # none there, or damaged: it will be made anew
         return {name: tuple(seen) for name, seen in zip(names, numbers)}
+
+
+def _known_of(files, known, level):
+    """Return what is known of files that have not changed, where it is enough."""
+    found = {}
+    for file in files:
+        size, time_of_change, seen = known.get(file.name, (None, None, 0))
+        if (size, time_of_change) == file[1:] and seen >= level:
+            found[file.name] = known[file.name]
+    return found
 
 
 # Pillow, which decoding imports, is needed for images in files alone.
