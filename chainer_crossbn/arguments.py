@@ -5,7 +5,12 @@ import math
 
 import chainer
 
-from chainer_crossbn import data_arguments, normalization_arguments, normalizers
+from chainer_crossbn import (
+    data_arguments,
+    normalization_arguments,
+    normalizers,
+    threads,
+)
 from chainer_crossbn.command_line import Parser, UsageError, add, number
 from chainer_crossbn.models import MODELS, OPTIONS, takers
 
@@ -59,7 +64,7 @@ def parse(argv=None, given_only=False):
 
     Raises:
         UsageError: If an argument is unknown, of the wrong type or out of range, or
-            goes with another normalization.
+            goes with another normalization, or can't be followed on this machine.
     """
     parser = Parser(
         prog="train_cifar.py",
@@ -220,6 +225,11 @@ def parse(argv=None, given_only=False):
     _check_model(args)
     normalization_arguments.check(args)
     data_arguments.check(args)
+    if args.threads is not None and not threads.can_be_limited():
+        raise UsageError(
+            "--threads needs threadpoolctl (pip install threadpoolctl); or leave it "
+            "out, and set OPENBLAS_NUM_THREADS"
+        )
     return args
 
 

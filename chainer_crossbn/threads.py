@@ -8,8 +8,13 @@ except ImportError:  # then OPENBLAS_NUM_THREADS and the like are all there is
     threadpoolctl = None
 
 
+def can_be_limited():
+    """Return whether :func:`limited` has an effect."""
+    return threadpoolctl is not None
+
+
 def limited(n_threads):
-    """Return a context in which BLAS takes a number of threads.
+    """Return a context in which BLAS takes a number of threads, where it can be told.
 
     Args:
         n_threads (int): The threads.

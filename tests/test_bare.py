@@ -30,6 +30,14 @@ def test_training(tmp_path):
     assert entry["iteration"] == 1
 
 
+def test_threads_need_threadpoolctl(tmp_path):
+    done = mpiexec(2, TRAIN, *FLAGS, "--threads", 1, "--out", tmp_path, env=BARE)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "pip install threadpoolctl" in line
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_same_of_chainer_can_be_imported_as_with_six():
     code = """
 import chainer_crossbn, chainer, chainermn, importlib, pkgutil, warnings
