@@ -12,7 +12,7 @@ def replacing(path):
     """Open a file that takes the place of ``path`` once all is written and on disk.
 
     Args:
-        path (str): Where it is to be.
+        path (str or os.PathLike): Where it is to be.
 
     Yields:
         io.BufferedWriter: The file. Where the block ends in an error, ``path`` stays as

@@ -1,9 +1,10 @@
 """Write figures, and texts, and never over a user's file."""
 
+import io
 import itertools
-import os
 
 from chainer_crossbn.command_line import UsageError
+from chainer_crossbn.files import replacing
 
 PROGRAM = "plot.py"
 _DPI = 150
@@ -36,30 +37,24 @@ def write(drawn, folder, suffixes=SUFFIXES, texts=()):
         OSError: If the files can't be written.
     """
     written = [
-        [(folder / f"{name}.{suffix}", _save_figure, figure) for suffix in suffixes]
+        [(folder / f"{name}.{suffix}", _encoded(figure, suffix)) for suffix in suffixes]
         for name, figure in drawn
     ]
-    written += [[(folder / name, _save_text, text)] for name, text in texts]
-    for target, _, _ in itertools.chain(*written):
+    written += [[(folder / name, text.encode())] for name, text in texts]
+    for target, _ in itertools.chain(*written):
         if target.exists() and SIGNATURE not in target.read_bytes():
             raise UsageError(
                 f"{target} was not written by this package and is not overwritten; "
                 "move it or choose another --out"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    for target, save, content in itertools.chain(*written):
-        temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-        try:
-            save(content, temporary)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return [[target for target, _, _ in targets] for targets in written]
+    for target, content in itertools.chain(*written):
+        with replacing(target) as file:
+            file.write(content)
+    return [[target for target, _ in targets] for targets in written]
 
 
-def _save_figure(figure, path):
-    figure.savefig(path, dpi=_DPI, metadata=_METADATA[path.suffix[1:]])
-
-
-def _save_text(text, path):
-    path.write_text(text, encoding="utf-8")
+def _encoded(figure, suffix):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix, dpi=_DPI, metadata=_METADATA[suffix])
+    return buffer.getvalue()
