@@ -303,11 +303,12 @@ def main():
     args = parser.parse_args()
     if args.update and (args.quick or not args.only):
         parser.error("--update goes with --only, and not with --quick")
-    results = run(1 if args.quick else args.rounds, args.only, args.quick)
     if args.update:
         stored = json.loads((RESULTS / "compare.json").read_text())
-        if stored["machine"] != results["machine"]:
+        if stored["machine"] != machine():
             raise SystemExit("the stored results are of another machine")
+    results = run(1 if args.quick else args.rounds, args.only, args.quick)
+    if args.update:
         for part in ("groups", "pairs"):
             stored[part].update(results[part])
         results = stored
