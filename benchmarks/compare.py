@@ -34,6 +34,7 @@ RESULTS = HERE / "results"
 
 OURS = "multigpu"
 ALL = (OURS, "normal", "chainermn", "chainermn-normal", "torch", "torch-last")
+PARTS_OF_RESULTS = ("groups", "pairs", "sweeps", "ablation")
 PARTS = ("convolution", "pooling", "optimizer", "communicator", "memory", "link")
 
 
@@ -250,7 +251,7 @@ def print_medians(title, found):
 
 
 def run(rounds, only, quick):
-    results = {"machine": machine(), "groups": {}, "pairs": {}}
+    results = {"machine": machine(), **{part: {} for part in PARTS_OF_RESULTS}}
     print(f"{'':32}{'ours':>9}{'theirs':>9}{'ratio':>8}  interval       target")
     for name, group in GROUPS.items():
         if only not in name:
@@ -267,21 +268,22 @@ def run(rounds, only, quick):
                 results["pairs"][pair.title] = compare(pair, found)
                 print_pair(pair.title, results["pairs"][pair.title])
     print("milliseconds, or megabytes")
-    if quick or only:
+    if quick:
         return results
-    results["start_up"] = start_up()
-    print(f"start to first step and evaluation: {results['start_up']:.1f} s (target 5)")
-    fewer = max(1, rounds // 2)
-    results["sweeps"] = {}
+    if not only:
+        results["start_up"] = seconds = start_up()
+        print(f"start to first step and evaluation: {seconds:.1f} s (target 5)")
+    fewer = rounds if only else max(1, rounds // 2)
     for title, groups in SWEEPS.items():
-        sweep = results["sweeps"][title] = {}
-        for n, group in groups.items():
-            sweep[n] = summary(measure(group, fewer))
-            print_medians(f"{title}: {n}", sweep[n])
-    results["ablation"] = {}
+        if only in title:
+            sweep = results["sweeps"][title] = {}
+            for n, group in groups.items():
+                sweep[n] = summary(measure(group, fewer))
+                print_medians(f"{title}: {n}", sweep[n])
     for n, group in ABLATION.items():
-        results["ablation"][n] = summary(measure(group, fewer))
-        print_medians(f"ablation at {n}", results["ablation"][n])
+        if only in f"ablation at {n}":
+            results["ablation"][str(n)] = summary(measure(group, fewer))
+            print_medians(f"ablation at {n}", results["ablation"][str(n)])
     return results
 
 
@@ -309,10 +311,10 @@ def main():
             raise SystemExit("the stored results are of another machine")
     results = run(1 if args.quick else args.rounds, args.only, args.quick)
     if args.update:
-        for part in ("groups", "pairs"):
+        for part in PARTS_OF_RESULTS:
             stored[part].update(results[part])
         results = stored
-    is_whole = "ablation" in results
+    is_whole = "start_up" in results
     out = args.out or (RESULTS if is_whole else None)
     if out is None:
         return
