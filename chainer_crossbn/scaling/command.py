@@ -90,7 +90,7 @@ def write(paths, folder):
     text = report.text(findings)
     texts = [
         (f"{NAME}.md", text),
-        (f"{NAME}.json", json.dumps(report.data(findings), indent=1) + "\n"),
+        (f"{NAME}.json", json.dumps(_rounded(report.data(findings)), indent=1) + "\n"),
     ]
     drawn = []
     with style.applied():
@@ -104,6 +104,12 @@ def write(paths, folder):
                 "--out"
             ) from None
     return text, written, skipped
+
+
+def _rounded(values):
+    """Leave out the digits in which BLAS differs from machine to machine."""
+    text = json.dumps(values)
+    return json.loads(text, parse_float=lambda number: float(f"{float(number):.12g}"))
 
 
 def _run(arguments):
