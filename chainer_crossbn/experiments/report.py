@@ -98,7 +98,7 @@ def _text(found, runs, shown, parent):
         judgements="\n\n".join(_judgement(*pair) for pair in judged),
         notes=notes.read_text("utf-8").strip() + "\n\n" if notes.exists() else "",
         experiments="\n\n".join(_experiments(experiments(scale), found, shown)),
-        beyond="\n\n".join(_experiments(found.beyond(), found, shown))
+        beyond="\n\n".join(_experiments(found.beyond(), found, shown, False))
         or 'Nothing of it was run: `ONLY="deep sizes"`.',
         profile=_profile(found, shown),
         scaling=_scaling(found, parent),
@@ -135,7 +135,7 @@ def _judgement(claim, judgement):
     )
 
 
-def _experiments(described, found, shown):
+def _experiments(described, found, shown, timed=True):
     for experiment in described:
         name = experiment.name
         if not found.runs(experiment.settings):
@@ -148,7 +148,7 @@ def _experiments(described, found, shown):
         elif name in ("rates", "rates2"):
             parts.append(tables.rates(found, experiment.settings))
         else:
-            parts.append(tables.runs(found, experiment.settings))
+            parts.append(tables.runs(found, experiment.settings, timed))
         if name == "sweep" and "deviations" in shown:
             parts.append(f"![Local statistics]({shown['deviations']})")
         yield "\n\n".join(parts)

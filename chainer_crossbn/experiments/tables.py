@@ -12,12 +12,13 @@ _ACROSS = "---"
 _MISSING = "–"
 
 
-def runs(results, settings):
+def runs(results, settings, timed=True):
     """What became of some settings: a line for each that has finished runs.
 
     Args:
         results (Results): The finished runs.
         settings (iterable of Setting): In the order of the lines.
+        timed (bool): Whether to give the times of the first seed.
 
     Returns:
         str: The table.
@@ -25,12 +26,16 @@ def runs(results, settings):
     sizes = {run.dataset["train"] for run in results.runs(settings)}
     head = ("network", "batch", *(("images",) if len(sizes) > 1 else ()))
     head += ("learning rate", "seeds", "test [%]", "training [%]")
-    head += ("total [s]", "ms an image")
+    head += ("total [s]", "ms an image") if timed else ()
     lines = []
     for setting in settings:
-        found, first = results.runs([setting]), results.first(setting)
+        found = results.runs([setting])
         if not found:
             continue
+        times = ()
+        if timed:
+            (first,) = results.first(setting)
+            times = f"{first.total_time:.0f}", f"{1e3 * seconds_per_image(first):.2f}"
         lines.append(
             (
                 networks.name(found[0].network),
@@ -40,8 +45,7 @@ def runs(results, settings):
                 len(found),
                 _spread([100 * run.final_accuracy for run in found], ".1f"),
                 _spread([_training(run) for run in found], ".1f"),
-                f"{first[0].total_time:.0f}",
-                f"{1e3 * seconds_per_image(first[0]):.2f}",
+                *times,
             )
         )
     return markdown(head, lines)
