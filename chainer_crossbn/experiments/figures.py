@@ -1,5 +1,7 @@
 """The figures of the report."""
 
+import functools
+
 import numpy as np
 
 from chainer_crossbn.experiments import profiled
@@ -38,7 +40,9 @@ def draw(results):
         title = "Table 2: total time at batch size 64"
         drawn["table2"] = bars.total_times(groups, title, PAPER_SECONDS)
     drawings = {"sweep": _sweep, "rates": _rates, "rates2": _rates, "sizes": _sizes}
-    drawings.update(resnet110=_sweep, googlenet=_sweep)
+    # Beyond the paper no times are given, as in the tables.
+    untimed = functools.partial(_sweep, timed=False)
+    drawings.update(resnet110=untimed, googlenet=untimed)
     for name, function in drawings.items():
         runs = results.runs(by_name[name].settings) if name in by_name else []
         if runs:
@@ -77,7 +81,7 @@ def _finals(results, settings, title):
     return bars.finals(groups, title, group_runs(timed), notes)
 
 
-def _sweep(results, experiment, groups):
+def _sweep(results, experiment, groups, timed=True):
     colours = networks.colours(dict.fromkeys(s.bn for s in experiment.settings))
     accuracies, times = [], []
     for bn, colour in colours.items():
@@ -97,10 +101,9 @@ def _sweep(results, experiment, groups):
         accuracies.append(trends.Line(f"{name}, test", colour, test))
         accuracies.append(trends.Line(f"{name}, train", colour, training, dashed=True))
         times.append(trends.Line(name, colour, time))
-    panels = [
-        trends.Panel(_BATCH, "Final accuracy [%]", accuracies),
-        trends.Panel(_BATCH, "Training time per image [ms]", times),
-    ]
+    panels = [trends.Panel(_BATCH, "Final accuracy [%]", accuracies)]
+    if timed:
+        panels.append(trends.Panel(_BATCH, "Training time per image [ms]", times))
     return trends.draw(panels, experiment.title, groups, _of_seeds(groups))
 
 
