@@ -36,22 +36,24 @@ def write(drawn, folder, suffixes=SUFFIXES, texts=()):
         UsageError: If a file of another program would be overwritten.
         OSError: If the files can't be written.
     """
-    written = [
-        [(folder / f"{name}.{suffix}", _encoded(figure, suffix)) for suffix in suffixes]
-        for name, figure in drawn
+    texts = list(texts)
+    targets = [
+        *([folder / f"{name}.{suffix}" for suffix in suffixes] for name, _ in drawn),
+        *([folder / name] for name, _ in texts),
     ]
-    written += [[(folder / name, text.encode())] for name, text in texts]
-    for target, _ in itertools.chain(*written):
+    for target in itertools.chain(*targets):
         if target.exists() and SIGNATURE not in target.read_bytes():
             raise UsageError(
                 f"{target} was not written by this package and is not overwritten; "
                 "move it or choose another --out"
             )
+    contents = [_encoded(figure, suffix) for _, figure in drawn for suffix in suffixes]
+    contents += [text.encode() for _, text in texts]
     folder.mkdir(parents=True, exist_ok=True)
-    for target, content in itertools.chain(*written):
+    for target, content in zip(itertools.chain(*targets), contents):
         with replacing(target) as file:
             file.write(content)
-    return [[target for target, _ in targets] for targets in written]
+    return targets
 
 
 def _encoded(figure, suffix):
