@@ -45,7 +45,9 @@ _EDITS = {
         (
             "xp.array(v, copy=False, dtype=transfer_dtype)",
             "v.astype(transfer_dtype, copy=False)",
-        )
+        ),
+        # half: CuPy's header no longer brings it since CuPy 14.
+        ("#include <cupy/carray.cuh>", "#include <cuda_fp16.h>"),
     ],
     # cupy.cudnn: gone from CuPy 14, so that nothing is to be said about its absence.
     "chainer.backends.cuda": [
