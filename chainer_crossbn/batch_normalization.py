@@ -67,15 +67,12 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         self._layout = layout_of(x.ndim, gamma.ndim, self._axis)
         flat = self._layout.flatten(x)
         self._count, self._mean, m2 = self.global_statistics(flat)
-        on_device = kernels.of(flat)
-        self._inv_std = on_device.finish_statistics(
-            self._count, self._mean, m2, self._eps, self._running, self._decay
+        y, self._inv_std = kernels.of(flat).normalize_batch(
+            *(flat, self._count, self._mean, m2, self._eps, gamma, beta),
+            *(self._running, self._decay, self._relu),
         )
         # Copies, as parameters may change before the backward pass.
         self._relu_of = (gamma.copy(), beta.copy()) if self._relu else None
-        y = on_device.normalize(
-            flat, self._mean, self._inv_std, gamma, beta, self._relu
-        )
         return (self._layout.restore(y, x.shape),)
 
     def global_statistics(self, flat):
@@ -149,10 +146,10 @@ class _CrossBatchNormalizationGrad(function_node.FunctionNode):
         flat_gy = self._layout.flatten_as(gy, flat_x)
         on_device = kernels.of(flat_x)
         arrays = flat_x, flat_gy, self._mean, self._inv_std
-        sums = on_device.gradient_sums(*arrays, self._relu_of)
-        total = sum_over_ranks(self._comm, sums.ravel(), f"{self._name} backward")
+        sums, own = on_device.gradient_sums(*arrays, gamma.dtype, self._relu_of)
+        total = sum_over_ranks(self._comm, sums, f"{self._name} backward")
         gx = on_device.input_gradient(*arrays, gamma, total, self._count, self._relu_of)
-        gbeta, ggamma = sums.astype(gamma.dtype).reshape(2, *gamma.shape)
+        gbeta, ggamma = own.reshape(2, *gamma.shape)
         return self._layout.restore(gx, x.shape), ggamma, gbeta
 
     def backward(self, indexes, grad_outputs):

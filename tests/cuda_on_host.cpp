@@ -1,28 +1,33 @@
-// Enough of CUDA to run kernels on the host: blocks one after the other, the threads of
-// a block in turns from one __syncthreads to the next. Compiled in front of a kernel's
+// Enough of CUDA to run kernels on the host: a few blocks at a time, the threads of a
+// block in turns from one __syncthreads to the next. Compiled in front of a kernel's
 // source.
 
 #include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
 
 #define ON_HOST
 #define __global__
 #define __device__
-#define __shared__ static
+#define __shared__ static thread_local
 
 struct Place {
   unsigned x, y, z;
 };
-static Place threadIdx, blockIdx;
+static thread_local Place threadIdx, blockIdx;
+static Place gridDim;
 
 namespace host {
-const int MOST_THREADS = 256, STACK = 1 << 16;
-static char stacks[MOST_THREADS][STACK];
-static ucontext_t threads[MOST_THREADS], scheduler;
-static bool ended[MOST_THREADS];
+const int MOST_THREADS = 256, STACK = 1 << 16, BLOCKS_AT_A_TIME = 4;
+static thread_local char* stacks;
+static thread_local ucontext_t threads[MOST_THREADS], scheduler;
+static thread_local bool ended[MOST_THREADS];
 static void (*body)(void**);
 static void** arguments;
+static unsigned n_threads, next_block;
+static bool all_well;
 
 static void run_thread() {
   body(arguments);
@@ -35,24 +40,37 @@ static void turn(int thread) {
 }
 
 // Returns whether all threads came to the same barriers, as CUDA wants it.
-static bool run_block(int n_threads) {
-  for (int i = 0; i < n_threads; ++i) {
+static bool run_block() {
+  for (unsigned i = 0; i < n_threads; ++i) {
     ended[i] = false;
     getcontext(&threads[i]);
-    threads[i].uc_stack.ss_sp = stacks[i];
+    threads[i].uc_stack.ss_sp = stacks + i * STACK;
     threads[i].uc_stack.ss_size = STACK;
     threads[i].uc_link = &scheduler;
     makecontext(&threads[i], run_thread, 0);
   }
   for (;;) {
-    int n_ended = 0;
-    for (int i = 0; i < n_threads; ++i) {
+    unsigned n_ended = 0;
+    for (unsigned i = 0; i < n_threads; ++i) {
       turn(i);
       n_ended += ended[i];
     }
     if (n_ended == n_threads) return true;
     if (n_ended) return false;
   }
+}
+
+static void* run_blocks(void*) {
+  stacks = (char*)malloc(MOST_THREADS * STACK);
+  for (;;) {
+    const unsigned block = __atomic_fetch_add(&next_block, 1, __ATOMIC_RELAXED);
+    if (block >= gridDim.x * gridDim.y) break;
+    blockIdx.x = block % gridDim.x;
+    blockIdx.y = block / gridDim.x;
+    if (!run_block()) __atomic_store_n(&all_well, false, __ATOMIC_RELAXED);
+  }
+  free(stacks);
+  return 0;
 }
 
 template <int... I>
@@ -80,14 +98,29 @@ static void __syncthreads() {
   swapcontext(&host::threads[threadIdx.x], &host::scheduler);
 }
 
+static void __threadfence() { __sync_synchronize(); }
+
+static unsigned atomicAdd(unsigned* at, unsigned value) {
+  return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
+}
+
 static bool launch_blocks(void (*body)(void**), const unsigned* grid,
                           unsigned n_threads, void** arguments) {
   host::body = body;
   host::arguments = arguments;
-  for (blockIdx.y = 0; blockIdx.y < grid[1]; ++blockIdx.y)
-    for (blockIdx.x = 0; blockIdx.x < grid[0]; ++blockIdx.x)
-      if (!host::run_block(n_threads)) return false;
-  return true;
+  host::n_threads = n_threads;
+  host::next_block = 0;
+  host::all_well = true;
+  gridDim.x = grid[0];
+  gridDim.y = grid[1];
+  unsigned helpers = 0;
+  pthread_t others[host::BLOCKS_AT_A_TIME];
+  while (helpers + 1 < host::BLOCKS_AT_A_TIME && helpers + 1 < grid[0] * grid[1] &&
+         !pthread_create(&others[helpers], 0, host::run_blocks, 0))
+    ++helpers;
+  host::run_blocks(0);
+  for (unsigned i = 0; i < helpers; ++i) pthread_join(others[i], 0);
+  return host::all_well;
 }
 
 struct Half;

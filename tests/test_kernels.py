@@ -44,7 +44,6 @@ TOLERANCE = {"float16": 1e-3, "float32": 1e-6, "float64": 1e-13}
 @pytest.fixture(params=[arrays, cpu, gpu], ids=["arrays", "cpu", "gpu"])
 def module(request, monkeypatch):
     monkeypatch.setattr(launching, "launcher", cuda_on_host.launcher)
-    monkeypatch.setattr(launching, "multiprocessors", lambda: 2)
     return request.param
 
 
@@ -102,12 +101,15 @@ class TestKernels:
     def test_gradient_sums(self, module, shape, dtype, relu):
         x, gy, (mean, inv_std) = case(shape, dtype)
         relu_of = parameters(shape, dtype) - 2 if relu else None
-        results = module.gradient_sums(x, gy, mean, inv_std, relu_of)
+        of = np.promote_types(dtype, np.float32)
+        sums, own = module.gradient_sums(x, gy, mean, inv_std, of, relu_of)
         gy = passed(gy, x, mean, inv_std, relu_of)
         x_hat = (exact(x) - exact(mean)) * exact(inv_std)
-        for result, v in zip(results, (exact(gy), exact(gy) * x_hat)):
-            assert result.dtype == np.float64
-            assert error(result, summed(v)) < 1e-13
+        expected = np.concatenate([summed(exact(gy)), summed(exact(gy) * x_hat)])
+        assert sums.dtype == np.float64
+        assert own.dtype == of
+        assert error(sums, expected) < 1e-13
+        assert error(own.ravel(), expected) < TOLERANCE[of.name]
 
     @pytest.mark.parametrize("relu", [False, True])
     @pytest.mark.parametrize("on_device", [False, True])
@@ -150,20 +152,32 @@ def elsewhere(x, offset):
 
 
 @pytest.mark.parametrize("dtype", sorted(TOLERANCE))
+@pytest.mark.parametrize("shape", [(3, 2, 33), (300, 2, 36), (263, 16, 1), (0, 4, 9)])
 @pytest.mark.parametrize("count", [1, 12, np.array(12.0)])
-@pytest.mark.parametrize("kept", [True, False])
-def test_finish_statistics(module, dtype, count, kept):
-    state = np.random.RandomState(0)
-    mean, m2 = state.uniform(0.5, 2, (2, 300))
-    before = state.uniform(0.5, 2, (2, 300)).astype(dtype)
-    running = tuple(before.copy()) if kept else (None, None)
-    inv_std = module.finish_statistics(count, mean, m2, 1e-3, running, 0.75)
+@pytest.mark.parametrize("running_dtype", [None, "float32", "float64"])
+@pytest.mark.parametrize("relu", [False, True])
+def test_normalize_batch(module, shape, dtype, count, running_dtype, relu):
+    x = case(shape, dtype)[0]
+    gamma, beta = parameters(shape, dtype)
+    state = np.random.RandomState(2)
+    mean, m2 = state.uniform(0.5, 2, (2, shape[1]))
+    before = running = (None, None)
+    if running_dtype is not None:
+        before = state.uniform(0.5, 2, (2, shape[1])).astype(running_dtype)
+        running = tuple(before.copy())
+    y, inv_std = module.normalize_batch(
+        x, count, mean, m2, 1e-3, gamma, beta, running, 0.75, relu
+    )
     var = m2 / count
+    assert inv_std.dtype == np.float64
     assert error(inv_std, (var + 1e-3) ** -0.5) < 1e-15
-    if kept:
-        for found, old, new in zip(running, before, (mean, m2 / max(count - 1, 1))):
+    expected = affine(x, mean, (var + 1e-3) ** -0.5, gamma, beta)
+    assert y.dtype == x.dtype
+    assert error(y, np.maximum(expected, 0) if relu else expected) < TOLERANCE[dtype]
+    for found, old, new in zip(running, before, (mean, m2 / max(count - 1, 1))):
+        if old is not None:
             expected = 0.75 * old.astype(np.float64) + 0.25 * new
-            assert error(found, expected) < TOLERANCE[dtype]
+            assert error(found, expected) < TOLERANCE[running_dtype]
 
 
 def test_infinities_and_nans_stay(module):

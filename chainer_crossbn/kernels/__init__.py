@@ -87,7 +87,7 @@ def precompile(dtype=numpy.float32):
         x = numpy.zeros((2, 2, positions), dtype)
         cpu.moments(x)
         cpu.normalize(x, v, v, v, v)
-        cpu.gradient_sums(x, x, v, v)
+        cpu.gradient_sums(x, x, v, v, dtype)
         cpu.input_gradient(x, x, v, v, v, numpy.zeros(4), 1)
         cpu.update_running(x[0, 0], numpy.zeros(positions), 0.0)
     filters = numpy.zeros((2, 2, 3, 3), dtype)

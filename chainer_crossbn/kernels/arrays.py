@@ -123,6 +123,21 @@ def finish_statistics(count, mean, m2, eps, running, decay):
     return 1 / (var + eps) ** 0.5
 
 
+def normalize_batch(x, count, mean, m2, eps, gamma, beta, running, decay, relu=False):
+    """Return what :func:`normalize` and :func:`finish_statistics` do.
+
+    Args:
+        x, gamma, beta, relu: As for :func:`normalize`.
+        count, mean, m2, eps, running, decay: As for :func:`finish_statistics`.
+
+    Returns:
+        tuple: y, of the shape and dtype of ``x``, and 1 / sqrt(var + eps), float64 of
+        shape (c,).
+    """
+    inv_std = finish_statistics(count, mean, m2, eps, running, decay)
+    return normalize(x, mean, inv_std, gamma, beta, relu), inv_std
+
+
 def normalize(x, mean, inv_std, gamma, beta, relu=False):
     """Return ``(x - mean) * inv_std * gamma + beta`` in the dtype of ``x``.
 
@@ -162,7 +177,7 @@ def wide(v):
     return v.ravel().astype(numpy.float64)
 
 
-def gradient_sums(x, gy, mean, inv_std, relu_of=None):
+def gradient_sums(x, gy, mean, inv_std, dtype, relu_of=None):
     """Sum ``gy`` and ``gy * x_hat`` over n and s, x_hat = (x - mean) * inv_std.
 
     Args:
@@ -170,16 +185,20 @@ def gradient_sums(x, gy, mean, inv_std, relu_of=None):
         gy: Array of shape (n, c, s), the gradient of the output.
         mean: float64 array of shape (c,).
         inv_std: float64 array of shape (c,).
+        dtype: Of the parameters.
         relu_of (tuple or None): gamma and beta, if the output went through ReLU; gy is
             0 then where that gave 0.
 
     Returns:
-        float64 array of shape (2, c).
+        tuple: The sums of gy, then of gy * x_hat, a float64 array of shape (2 * c,);
+        and the same as an array of shape (2, c) of ``dtype``: the gradients of beta
+        and gamma.
     """
     g = _passed(gy, x, mean, inv_std, relu_of).astype(numpy.float64)
     sum_gy_d = (g * _centred(x, mean)).sum(axis=(0, 2))
     xp = backend.get_array_module(x)
-    return xp.stack([g.sum(axis=(0, 2)), sum_gy_d * inv_std])
+    sums = xp.stack([g.sum(axis=(0, 2)), sum_gy_d * inv_std])
+    return sums.ravel(), sums.astype(dtype)
 
 
 def input_gradient(x, gy, mean, inv_std, gamma, total, count, relu_of=None):

@@ -1,17 +1,18 @@
 // Batch normalization of arrays of shape (n, c, s), with arithmetic in double.
 //
 // To be defined: ELEMENT, the type of the images, and PARAMETER, that of gamma, beta
-// and the running statistics, each float, double or Half; WIDE, how many elements a
-// thread loads at a time where they lie at addresses that permit it. ReLU may follow:
-// the backward pass, which is given beta then, computes its input once more.
+// and the running statistics, each float, double or Half; WIDE_PLANES and WIDE_COLUMNS,
+// how many elements a thread loads at a time where they lie at addresses that permit it;
+// RELU, 1 where ReLU follows, and else 0: the backward pass then computes its input once
+// more.
 //
 // An array is read in one of two ways. By planes: a block has one channel, and its
-// threads have neighbouring positions of it. By columns, where there are few positions
-// (one, if channels are last in memory): the array is a matrix of n rows and c * s
+// threads have neighbouring positions of it. By columns, where s is a small power of two
+// (1, if channels are last in memory): the array is a matrix of n rows and c * s
 // columns, and a thread has WIDTH neighbouring columns of it. Blocks are THREADS wide,
 // `lanes` of them along a row, and the rows and the positions are shared among
-// row_parts * column_parts blocks. What a block has found of its part of a sum is put
-// together with that of the others by a second kernel, always in the same order.
+// row_parts * column_parts blocks. What they have found of a sum is put together, always
+// in the same order, by the last of them to arrive.
 
 typedef long long Size;
 
@@ -104,11 +105,116 @@ struct Columns {
   }
 };
 
-// Count, mean and the sum of squared deviations: Chan, Golub and LeVeque (1979).
+// What ReLU, where there is one, lets pass of the gradient of its output.
+struct Pass {
+  double mean, scale, shift;
+
+  __device__ double operator()(double x, double gy) const {
+    return !RELU || (x - mean) * scale + shift > 0 ? gy : 0;
+  }
+};
+
+struct Passes {
+  const double *mean, *inv_std;
+  const PARAMETER *gamma, *beta;  // not read where there is no ReLU
+
+  __device__ Pass of(Size channel) const {
+    if (!RELU) return Pass();
+    const double scale = to_double(gamma[channel]) * inv_std[channel];
+    return {mean[channel], scale, to_double(beta[channel])};
+  }
+};
+
+// How many of `total` there are in a part, if all parts take `width` of them in turns.
+__device__ inline Size share(Size total, Size width, Size parts, Size part) {
+  const Size turn = parts * width, rest = total % turn - part * width;
+  return total / turn * width + (rest < 0 ? 0 : rest < width ? rest : width);
+}
+
+// Sums over the block, by planes; all threads get the sum.
+struct SumOfPlane {
+  __device__ void operator()(double (&value)[1]) const {
+    __shared__ double values[THREADS];
+    const int thread = threadIdx.x;
+    values[thread] = value[0];
+    __syncthreads();
+    for (int half = THREADS / 2; half; half /= 2) {
+      if (thread < half) values[thread] += values[thread + half];
+      __syncthreads();
+    }
+    value[0] = values[0];
+    __syncthreads();  // as the next call writes to them
+  }
+};
+
+// Sums over the block's rows and the columns of a channel, by columns; each thread gets
+// the sums of the channels that it has.
+struct SumOfColumns {
+  Size lanes, s;
+
+  template <int WIDTH>
+  __device__ void operator()(double (&value)[WIDTH]) const {
+    __shared__ double values[THREADS * WIDTH];
+    const int thread = threadIdx.x, columns = lanes * WIDTH;
+#pragma unroll
+    for (int w = 0; w < WIDTH; ++w) values[thread * WIDTH + w] = value[w];
+    __syncthreads();
+    double sum = 0;
+    if (thread < columns)
+      for (int i = thread; i < THREADS * WIDTH; i += columns) sum += values[i];
+    __syncthreads();
+    if (thread < columns) values[thread] = sum;
+    __syncthreads();
+    sum = 0;
+    if (thread * s < columns)
+      for (int i = 0; i < s; ++i) sum += values[thread * s + i];
+    __syncthreads();
+    if (thread * s < columns) values[thread] = sum;
+    __syncthreads();
+    const int first = thread % (int)lanes * WIDTH;
+#pragma unroll
+    for (int w = 0; w < WIDTH; ++w) value[w] = values[(first + w) / (int)s];
+    __syncthreads();  // as the next call writes to them
+  }
+};
+
+// Count, mean and the sum of squared deviations of some values.
 struct Moments {
   static const bool OF_PAIRS = false;
   double count, mean, m2;
 
+  struct Result {
+    double *mean, *m2;
+
+    __device__ void operator()(Size channel, const Moments& found) const {
+      mean[channel] = found.mean;
+      m2[channel] = found.m2;
+    }
+  };
+
+  // Finds those of a block's values, of which a thread has the sum of x - origin and
+  // that of its square, for an origin of its own that is one of the values: neither loses
+  // digits, however far the values are from 0 or the origin from the others.
+  template <int N, class Sum>
+  __device__ static void of_block(const Sum& sum, Size of_block, Size of_thread,
+                                  const double (&origin)[N], const double (&d)[N],
+                                  const double (&d_d)[N], Moments (&found)[N]) {
+    double mean[N], m2[N];
+#pragma unroll
+    for (int i = 0; i < N; ++i) mean[i] = of_thread * origin[i] + d[i];
+    sum(mean);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      mean[i] /= of_block;
+      const double off = origin[i] - mean[i];
+      m2[i] = d_d[i] + off * (2 * d[i] + of_thread * off);
+    }
+    sum(m2);
+#pragma unroll
+    for (int i = 0; i < N; ++i) found[i] = {(double)of_block, mean[i], m2[i]};
+  }
+
+  // Chan, Golub and LeVeque (1979).
   __device__ void merge(const Moments& other) {
     if (other.count == 0) return;
     if (count == 0) {
@@ -122,20 +228,6 @@ struct Moments {
     m2 += other.m2 + d * d * (count * share);
     count = total;
   }
-
-  // Takes in the first `used` of the values.
-  template <int N>
-  __device__ void add(const double (&x)[N], const double (&)[N], int used, double) {
-    double sum = 0;
-#pragma unroll
-    for (int i = 0; i < N; ++i)
-      if (i < used) sum += x[i];
-    Moments chunk = {(double)used, sum / used, 0};
-#pragma unroll
-    for (int i = 0; i < N; ++i)
-      if (i < used) chunk.m2 += (x[i] - chunk.mean) * (x[i] - chunk.mean);
-    merge(chunk);
-  }
 };
 
 // Sums of gy and of gy * (x - mean).
@@ -143,59 +235,86 @@ struct Sums {
   static const bool OF_PAIRS = true;
   double gy, gy_d;
 
+  struct Result {
+    Size c;
+    const double* inv_std;
+    double* sums;
+    PARAMETER* gradients;  // of beta, then of gamma
+
+    __device__ void operator()(Size channel, const Sums& found) const {
+      const double gy_x_hat = found.gy_d * inv_std[channel];
+      sums[channel] = found.gy;
+      sums[c + channel] = gy_x_hat;
+      assign(gradients[channel], found.gy);
+      assign(gradients[c + channel], gy_x_hat);
+    }
+  };
+
+  template <int N, class Sum>
+  __device__ static void of_block(const Sum& sum, Size, Size, const double (&)[N],
+                                  double (&gy)[N], double (&gy_d)[N],
+                                  Sums (&found)[N]) {
+    sum(gy);
+    sum(gy_d);
+#pragma unroll
+    for (int i = 0; i < N; ++i) found[i] = {gy[i], gy_d[i]};
+  }
+
   __device__ void merge(const Sums& other) {
     gy += other.gy;
     gy_d += other.gy_d;
   }
-
-  template <int N>
-  __device__ void add(const double (&x)[N], const double (&g)[N], int used,
-                      double mean) {
-#pragma unroll
-    for (int i = 0; i < N; ++i)
-      if (i < used) {
-        gy += g[i];
-        gy_d += g[i] * (x[i] - mean);
-      }
-  }
-};
-
-// What ReLU lets pass of the gradient of its output; all, where there is none.
-struct Pass {
-  double mean, scale, shift;
-  bool all;
-
-  __device__ double operator()(double x, double gy) const {
-    return all || (x - mean) * scale + shift > 0 ? gy : 0;
-  }
-};
-
-struct Passes {
-  const double *mean, *inv_std;
-  const PARAMETER *gamma, *beta;  // null where there is no ReLU
-
-  __device__ Pass of(Size channel) const {
-    if (!beta) return {0, 0, 0, true};
-    const double scale = to_double(gamma[channel]) * inv_std[channel];
-    return {mean[channel], scale, to_double(beta[channel]), false};
-  }
 };
 
 // Merges what the threads of a block have, down to the first `left` of them.
-template <class State>
-__device__ State merged(const State& mine, int left) {
-  __shared__ State states[THREADS];
+template <class Part>
+__device__ Part merged(const Part& mine, int left) {
+  __shared__ Part parts[THREADS];
   const int thread = threadIdx.x;
-  states[thread] = mine;
+  parts[thread] = mine;
   __syncthreads();
   for (int half = THREADS / 2; half >= left; half /= 2) {
-    if (thread < half) states[thread].merge(states[thread + half]);
+    if (thread < half) parts[thread].merge(parts[thread + half]);
     __syncthreads();
   }
-  const State result = states[thread];
-  __syncthreads();  // as the next call writes to them
-  return result;
+  return parts[thread];
 }
+
+// Where blocks leave what they have found, of shape (blocks, c), and how many have.
+template <class Part>
+struct Meeting {
+  Part* parts;
+  unsigned* arrived;  // 0, for each blockIdx.x, and 0 again in the end
+
+  // Reads what another block has left, which the cache of this one may not know of.
+  __device__ Part read(Size place) const {
+    Part part;
+    const volatile double* from = (const volatile double*)&parts[place];
+    for (int i = 0; i < sizeof(Part) / sizeof(double); ++i) ((double*)&part)[i] = from[i];
+    return part;
+  }
+
+  // Returns whether this block is the last of its kind; if so, has the parts of all of
+  // them merged, for `channels` channels from the first on, and the results written.
+  __device__ void conclude(Size first, int channels, Size c,
+                           const typename Part::Result& result) const {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) last = atomicAdd(&arrived[blockIdx.x], 1u) + 1 == gridDim.y;
+    __syncthreads();
+    if (!last) return;
+    __threadfence();
+    if (threadIdx.x == 0) arrived[blockIdx.x] = 0;
+    const Size channel = first + threadIdx.x % channels;
+    Part all = {};
+    if (channel < c)
+      for (Size i = threadIdx.x / channels; i < gridDim.y; i += THREADS / channels)
+        all.merge(read(i * c + channel));
+    all = merged(all, channels);
+    if (threadIdx.x < channels && channel < c) result(channel, all);
+  }
+};
 
 // Loads up to CHUNK vectors; returns how many. The others are zeros.
 template <bool PAIRS, int WIDTH, class Places>
@@ -213,83 +332,111 @@ __device__ int load(Places& places, const ELEMENT* x, const ELEMENT* gy,
   return used;
 }
 
-template <class State, int WIDTH>
-__device__ void reduce_planes(Array a, const ELEMENT* x, const ELEMENT* gy,
-                              const Passes& passes, State* parts) {
-  Walk<WIDTH> places(a);
-  const double m = State::OF_PAIRS ? passes.mean[blockIdx.x] : 0;
-  const Pass pass = passes.of(blockIdx.x);
-  State state = {};
+// Adds up a thread's elements by their place in a vector, with an origin and a Pass for
+// each place, or for all where MANY is false; returns how many vectors there were. The
+// origins of moments are what the thread reads first.
+template <class Part, int WIDTH, bool MANY, class Places>
+__device__ Size accumulate(Places& places, const ELEMENT* x, const ELEMENT* gy,
+                           const Pass* pass, double* origin, double (&g)[WIDTH],
+                           double (&g_d)[WIDTH]) {
+  Size vectors = 0;
   while (places.more()) {
     Vector<WIDTH> vx[CHUNK] = {}, vgy[CHUNK] = {};
-    const int used = load<State::OF_PAIRS>(places, x, gy, vx, vgy);
-    double dx[CHUNK * WIDTH], dgy[CHUNK * WIDTH];
+    const int used = load<Part::OF_PAIRS>(places, x, gy, vx, vgy);
+    if (!Part::OF_PAIRS && vectors == 0) {
 #pragma unroll
-    for (int i = 0; i < CHUNK * WIDTH; ++i) {
-      dx[i] = to_double(vx[i / WIDTH].at[i % WIDTH]);
-      dgy[i] = pass(dx[i], to_double(vgy[i / WIDTH].at[i % WIDTH]));
+      for (int w = 0; w < (MANY ? WIDTH : 1); ++w) origin[w] = to_double(vx[0].at[w]);
     }
-    state.add(dx, dgy, used * WIDTH, m);
+    vectors += used;
+#pragma unroll
+    for (int i = 0; i < CHUNK; ++i)
+      if (i < used) {
+#pragma unroll
+        for (int w = 0; w < WIDTH; ++w) {
+          const int of = MANY ? w : 0;
+          const double one = to_double(vx[i].at[w]), d = one - origin[of];
+          const double term =
+              Part::OF_PAIRS ? pass[of](one, to_double(vgy[i].at[w])) : d;
+          g[w] += term;
+          g_d[w] += term * d;
+        }
+      }
   }
-  state = merged(state, 1);
-  if (threadIdx.x == 0) parts[blockIdx.y * a.c + blockIdx.x] = state;
+  return vectors;
 }
 
-template <class State, int WIDTH>
+template <class Part, int WIDTH>
+__device__ void reduce_planes(Array a, const ELEMENT* x, const ELEMENT* gy,
+                              const Passes& passes, const Meeting<Part>& meeting,
+                              const typename Part::Result& result) {
+  Walk<WIDTH> places(a);
+  const Size channel = blockIdx.x;
+  const Pass pass = passes.of(channel);
+  double origin[1] = {Part::OF_PAIRS ? passes.mean[channel] : 0};
+  double g[WIDTH] = {}, g_d[WIDTH] = {};
+  const Size vectors =
+      accumulate<Part, WIDTH, false>(places, x, gy, &pass, origin, g, g_d);
+  double sum[1] = {g[0]}, sum_d[1] = {g_d[0]};
+#pragma unroll
+  for (int w = 1; w < WIDTH; ++w) {
+    sum[0] += g[w];
+    sum_d[0] += g_d[w];
+  }
+  const Size rows = share(a.n, THREADS / a.lanes, a.row_parts, blockIdx.y % a.row_parts);
+  const Size length =
+      share(a.s / WIDTH, a.lanes, a.column_parts, blockIdx.y / a.row_parts);
+  Part found[1];
+  Part::of_block(SumOfPlane(), rows * length * WIDTH, vectors * WIDTH, origin, sum,
+                 sum_d, found);
+  if (gridDim.y == 1) {
+    if (threadIdx.x == 0) result(channel, found[0]);
+    return;
+  }
+  if (threadIdx.x == 0) meeting.parts[blockIdx.y * a.c + channel] = found[0];
+  meeting.conclude(channel, 1, a.c, result);
+}
+
+template <class Part, int WIDTH>
 __device__ void reduce_columns(Array a, const ELEMENT* x, const ELEMENT* gy,
-                               const Passes& passes, State* parts) {
+                               const Passes& passes, const Meeting<Part>& meeting,
+                               const typename Part::Result& result) {
   Columns<WIDTH> places(a);
-  const Size columns = places.columns, column = places.column;
-  double m[WIDTH];
-  State states[WIDTH];
+  const int channels = a.lanes * WIDTH / a.s;
+  const Size first = (Size)blockIdx.x * channels, column = places.column;
+  double origin[WIDTH] = {}, g[WIDTH] = {}, g_d[WIDTH] = {};
   Pass pass[WIDTH];
 #pragma unroll
   for (int w = 0; w < WIDTH; ++w) {
-    const Size channel = column < columns ? (column + w) / a.s : 0;
-    states[w] = State();
-    m[w] = State::OF_PAIRS ? passes.mean[channel] : 0;
+    const Size channel = column < places.columns ? (column + w) / a.s : 0;
     pass[w] = passes.of(channel);
+    if (Part::OF_PAIRS) origin[w] = passes.mean[channel];
   }
-  while (places.more()) {
-    Vector<WIDTH> vx[CHUNK] = {}, vgy[CHUNK] = {};
-    const int used = load<State::OF_PAIRS>(places, x, gy, vx, vgy);
+  const Size vectors =
+      accumulate<Part, WIDTH, true>(places, x, gy, pass, origin, g, g_d);
+  const Size rows = share(a.n, THREADS / a.lanes, a.row_parts, blockIdx.y);
+  Part found[WIDTH];
+  const SumOfColumns sum = {a.lanes, a.s};
+  Part::of_block(sum, rows * a.s, vectors, origin, g, g_d, found);
 #pragma unroll
-    for (int w = 0; w < WIDTH; ++w) {
-      double dx[CHUNK], dgy[CHUNK];
-#pragma unroll
-      for (int i = 0; i < CHUNK; ++i) {
-        dx[i] = to_double(vx[i].at[w]);
-        dgy[i] = pass[w](dx[i], to_double(vgy[i].at[w]));
-      }
-      states[w].add(dx, dgy, used, m[w]);
+  for (int w = 0; w < WIDTH; ++w)
+    if (threadIdx.x < a.lanes && column < places.columns && (column + w) % a.s == 0) {
+      const Size channel = (column + w) / a.s;
+      if (gridDim.y == 1)
+        result(channel, found[w]);
+      else
+        meeting.parts[blockIdx.y * a.c + channel] = found[w];
     }
-  }
-#pragma unroll
-  for (int w = 0; w < WIDTH; ++w) {
-    const State state = merged(states[w], a.lanes);
-    if (threadIdx.x < a.lanes && column < columns)
-      parts[blockIdx.y * columns + column + w] = state;
-  }
-}
-
-// Merges all parts of a channel, which has `columns` neighbouring columns; a block each.
-template <class State>
-__device__ State all_parts(const State* parts, Size n_parts, Size c, Size columns) {
-  State state = {};
-  for (Size i = threadIdx.x; i < n_parts * columns; i += THREADS)
-    state.merge(parts[(i / columns * c + blockIdx.x) * columns + i % columns]);
-  return merged(state, 1);
+  if (gridDim.y > 1) meeting.conclude(first, channels, a.c, result);
 }
 
 // y = (x - mean) * scale + beta
 struct Normalization {
   static const bool OF_PAIRS = false;
   double mean, scale, shift;
-  bool relu;
 
   __device__ double operator()(double x, double) const {
     const double y = (x - mean) * scale + shift;
-    return relu && y <= 0 ? 0 : y;  // a NaN stays
+    return RELU && y <= 0 ? 0 : y;  // a NaN stays
   }
 };
 
@@ -304,15 +451,51 @@ struct Gradient {
   }
 };
 
+// A number, which is on the device unless the pointer is null.
+struct Count {
+  const double* at;
+  double value;
+
+  __device__ double get() const { return at ? *at : value; }
+};
+
+// What statistics are made of, unless m2 is null: inv_std is known then.
+struct Statistics {
+  const double *mean, *m2;
+  Count count;
+  double eps;
+  double* inv_std;
+  PARAMETER *running_mean, *running_var;  // or null
+  double decay;
+
+  // Returns 1 / sqrt(var + eps); writes it, and the running statistics, where it is to.
+  __device__ double finish(Size channel, bool writes) const {
+    if (!m2) return inv_std[channel];
+    const double n = count.get(), var = m2[channel] / n;
+    const double found = 1 / sqrt(var + eps);
+    if (!writes) return found;
+    inv_std[channel] = found;
+    if (running_mean) {
+      keep(running_mean[channel], mean[channel]);
+      keep(running_var[channel], var * (n / (n > 1 ? n - 1 : 1)));
+    }
+    return found;
+  }
+
+  __device__ void keep(PARAMETER& running, double now) const {
+    assign(running, decay * to_double(running) + (1 - decay) * now);
+  }
+};
+
 struct Normalizations {
   typedef Normalization Of;
-  const double *mean, *inv_std;
+  Statistics statistics;
   const PARAMETER *gamma, *beta;
-  bool relu;
 
   __device__ Of of(Size channel) const {
-    const double scale = to_double(gamma[channel]) * inv_std[channel];
-    return {mean[channel], scale, to_double(beta[channel]), relu};
+    const double inv_std = statistics.finish(channel, blockIdx.y == 0);
+    const double scale = to_double(gamma[channel]) * inv_std;
+    return {statistics.mean[channel], scale, to_double(beta[channel])};
   }
 };
 
@@ -321,62 +504,64 @@ struct Gradients {
   const double *mean, *inv_std;
   const PARAMETER *gamma, *beta;
   const double* total;  // over all ranks: sums of gy, then of gy * x_hat
-  double count;
+  Count count;
   Size c;
 
   __device__ Of of(Size channel) const {
-    const double of_x_hat = total[c + channel] / count, std = inv_std[channel];
-    const double scale = to_double(gamma[channel]) * std;
+    const double n = count.get(), std = inv_std[channel];
+    const double slope = std * (total[c + channel] / n);
     const Passes passes = {mean, inv_std, gamma, beta};
-    return {mean[channel], std * of_x_hat, scale, total[channel] / count,
+    return {mean[channel], slope, to_double(gamma[channel]) * std, total[channel] / n,
             passes.of(channel)};
   }
 };
 
-template <class Maps, int WIDTH>
-__device__ void map_planes(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMENT* out,
-                           const Maps& maps) {
-  const typename Maps::Of map = maps.of(blockIdx.x);
-  Walk<WIDTH> places(a);
+// Applies the maps of a thread's columns, all of one channel where MANY is false.
+template <int WIDTH, bool MANY, class Map, class Places>
+__device__ void apply(Places& places, const ELEMENT* x, const ELEMENT* gy, ELEMENT* out,
+                      const Map* map) {
   while (places.more()) {
-    Walk<WIDTH> outputs = places;
+    Places outputs = places;
     Vector<WIDTH> vx[CHUNK] = {}, vgy[CHUNK] = {};
-    const int used = load<Maps::Of::OF_PAIRS>(places, x, gy, vx, vgy);
+    const int used = load<Map::OF_PAIRS>(places, x, gy, vx, vgy);
 #pragma unroll
     for (int i = 0; i < CHUNK; ++i)
       if (i < used) {
         Vector<WIDTH> result;
 #pragma unroll
         for (int w = 0; w < WIDTH; ++w)
-          assign(result.at[w], map(to_double(vx[i].at[w]), to_double(vgy[i].at[w])));
+          assign(result.at[w], map[MANY ? w : 0](to_double(vx[i].at[w]),
+                                                 to_double(vgy[i].at[w])));
         ((Vector<WIDTH>*)out)[outputs.next()] = result;
       }
   }
 }
 
 template <class Maps, int WIDTH>
+__device__ void map_planes(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMENT* out,
+                           const Maps& maps) {
+  __shared__ typename Maps::Of of_block;
+  if (threadIdx.x == 0) of_block = maps.of(blockIdx.x);
+  __syncthreads();
+  const typename Maps::Of map = of_block;
+  Walk<WIDTH> places(a);
+  apply<WIDTH, false>(places, x, gy, out, &map);
+}
+
+template <class Maps, int WIDTH>
 __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMENT* out,
                             const Maps& maps) {
-  Columns<WIDTH> places(a);
-  if (!places.more()) return;
+  __shared__ typename Maps::Of of_block[THREADS];
+  const int channels = a.lanes * WIDTH / a.s;
+  const Size channel = (Size)blockIdx.x * channels + threadIdx.x;
+  if (threadIdx.x < channels && channel < a.c) of_block[threadIdx.x] = maps.of(channel);
+  __syncthreads();
   typename Maps::Of map[WIDTH];
+  const int first = threadIdx.x % (int)a.lanes * WIDTH;
 #pragma unroll
-  for (int w = 0; w < WIDTH; ++w) map[w] = maps.of((places.column + w) / a.s);
-  while (places.more()) {
-    Columns<WIDTH> outputs = places;
-    Vector<WIDTH> vx[CHUNK] = {}, vgy[CHUNK] = {};
-    const int used = load<Maps::Of::OF_PAIRS>(places, x, gy, vx, vgy);
-#pragma unroll
-    for (int i = 0; i < CHUNK; ++i)
-      if (i < used) {
-        Vector<WIDTH> result;
-#pragma unroll
-        for (int w = 0; w < WIDTH; ++w)
-          assign(result.at[w],
-                 map[w](to_double(vx[i].at[w]), to_double(vgy[i].at[w])));
-        ((Vector<WIDTH>*)out)[outputs.next()] = result;
-      }
-  }
+  for (int w = 0; w < WIDTH; ++w) map[w] = of_block[(first + w) / (int)a.s];
+  Columns<WIDTH> places(a);
+  apply<WIDTH, true>(places, x, gy, out, map);
 }
 
 #define ARRAY Size n, Size c, Size s, Size lanes, Size row_parts, Size column_parts
@@ -385,41 +570,47 @@ __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMEN
 // Each in four ways: by planes and by columns, by single elements and by wide vectors.
 #define IN_EACH_WAY(KERNEL) \
   KERNEL(planes, 1, planes) \
-  KERNEL(planes, WIDE, wide_planes) KERNEL(columns, 1, columns) \
-  KERNEL(columns, WIDE, wide_columns)
+  KERNEL(planes, WIDE_PLANES, wide_planes) \
+  KERNEL(columns, 1, columns) \
+  KERNEL(columns, WIDE_COLUMNS, wide_columns)
 
 #define MOMENTS(WAY, WIDTH, NAME) \
-  __global__ void moments_by_##NAME(ARRAY, const ELEMENT* x, Moments* parts) { \
-    const Passes passes = {0, 0, 0, 0}; \
-    reduce_##WAY<Moments, WIDTH>(THE_ARRAY, x, 0, passes, parts); \
+  __global__ void moments_by_##NAME(ARRAY, const ELEMENT* x, Moments* parts, \
+                                    unsigned* arrived, double* mean, double* m2) { \
+    reduce_##WAY<Moments, WIDTH>(THE_ARRAY, x, 0, Passes(), {parts, arrived}, \
+                                 {mean, m2}); \
   }
 
 #define SUMS(WAY, WIDTH, NAME) \
   __global__ void sums_by_##NAME( \
       ARRAY, const ELEMENT* x, const ELEMENT* gy, const double* mean, \
       const double* inv_std, const PARAMETER* gamma, const PARAMETER* beta, \
-      Sums* parts) { \
+      Sums* parts, unsigned* arrived, double* sums, PARAMETER* gradients) { \
     const Passes passes = {mean, inv_std, gamma, beta}; \
-    reduce_##WAY<Sums, WIDTH>(THE_ARRAY, x, gy, passes, parts); \
-  }
-
-#define NORMALIZE(WAY, WIDTH, NAME) \
-  __global__ void normalize_by_##NAME( \
-      ARRAY, const ELEMENT* x, ELEMENT* y, const double* mean, \
-      const double* inv_std, const PARAMETER* gamma, const PARAMETER* beta, \
-      Size relu) { \
-    const Normalizations maps = {mean, inv_std, gamma, beta, relu != 0}; \
-    map_##WAY<Normalizations, WIDTH>(THE_ARRAY, x, 0, y, maps); \
+    reduce_##WAY<Sums, WIDTH>(THE_ARRAY, x, gy, passes, {parts, arrived}, \
+                              {c, inv_std, sums, gradients}); \
   }
 
 // The count is at `count_at`, unless that is null.
+#define NORMALIZE(WAY, WIDTH, NAME) \
+  __global__ void normalize_by_##NAME( \
+      ARRAY, const ELEMENT* x, ELEMENT* y, const double* mean, const double* m2, \
+      const double* count_at, double count, double eps, double* inv_std, \
+      PARAMETER* running_mean, PARAMETER* running_var, double decay, \
+      const PARAMETER* gamma, const PARAMETER* beta) { \
+    const Normalizations maps = {{mean, m2, {count_at, count}, eps, inv_std, \
+                                  running_mean, running_var, decay}, \
+                                 gamma, beta}; \
+    map_##WAY<Normalizations, WIDTH>(THE_ARRAY, x, 0, y, maps); \
+  }
+
 #define DIFFERENTIATE(WAY, WIDTH, NAME) \
   __global__ void differentiate_by_##NAME( \
       ARRAY, const ELEMENT* x, const ELEMENT* gy, ELEMENT* gx, const double* mean, \
       const double* inv_std, const PARAMETER* gamma, const PARAMETER* beta, \
       const double* total, const double* count_at, double count) { \
-    const Gradients maps = {mean,  inv_std, gamma, beta, \
-                            total, count_at ? *count_at : count, c}; \
+    const Gradients maps = {mean, inv_std, gamma, beta, \
+                            total, {count_at, count}, c}; \
     map_##WAY<Gradients, WIDTH>(THE_ARRAY, x, gy, gx, maps); \
   }
 
@@ -428,41 +619,4 @@ IN_EACH_WAY(MOMENTS)
 IN_EACH_WAY(SUMS)
 IN_EACH_WAY(NORMALIZE)
 IN_EACH_WAY(DIFFERENTIATE)
-
-__global__ void finish_moments(const Moments* parts, Size n_parts, Size c, Size columns,
-                               double* mean, double* m2) {
-  const Moments all = all_parts(parts, n_parts, c, columns);
-  if (threadIdx.x == 0) {
-    mean[blockIdx.x] = all.mean;
-    m2[blockIdx.x] = all.m2;
-  }
-}
-
-__global__ void finish_sums(const Sums* parts, Size n_parts, Size c, Size columns,
-                            const double* inv_std, double* sums) {
-  const Sums all = all_parts(parts, n_parts, c, columns);
-  if (threadIdx.x == 0) {
-    sums[blockIdx.x] = all.gy;
-    sums[c + blockIdx.x] = all.gy_d * inv_std[blockIdx.x];
-  }
-}
-
-// The count is at `count_at`, unless that is null; so, too, are there running
-// statistics to update unless they are null.
-__global__ void finish_statistics(Size c, const double* count_at, double count,
-                                  const double* mean, const double* m2, double eps,
-                                  double* inv_std, PARAMETER* running_mean,
-                                  PARAMETER* running_var, double decay) {
-  const Size k = (Size)blockIdx.x * THREADS + threadIdx.x;
-  if (k >= c) return;
-  if (count_at) count = *count_at;
-  const double var = m2[k] / count;
-  inv_std[k] = 1 / sqrt(var + eps);
-  if (!running_mean) return;
-  const double unbiased = var * (count / (count > 1 ? count - 1 : 1));
-  assign(running_mean[k],
-         decay * to_double(running_mean[k]) + (1 - decay) * mean[k]);
-  assign(running_var[k],
-         decay * to_double(running_var[k]) + (1 - decay) * unbiased);
-}
 }

@@ -295,6 +295,12 @@ def finish_statistics(count, mean, m2, eps, running, decay):
     return 1 / (var + eps) ** 0.5
 
 
+def normalize_batch(x, count, mean, m2, eps, gamma, beta, running, decay, relu=False):
+    """As :func:`chainer_crossbn.kernels.arrays.normalize_batch`."""
+    inv_std = finish_statistics(count, mean, m2, eps, running, decay)
+    return normalize(x, mean, inv_std, gamma, beta, relu), inv_std
+
+
 def normalize(x, mean, inv_std, gamma, beta, relu=False):
     """As :func:`chainer_crossbn.kernels.arrays.normalize`."""
     source = _compilable(x)
@@ -307,7 +313,7 @@ def normalize(x, mean, inv_std, gamma, beta, relu=False):
     return y.astype(x.dtype, copy=False)
 
 
-def gradient_sums(x, gy, mean, inv_std, relu_of=None):
+def gradient_sums(x, gy, mean, inv_std, dtype, relu_of=None):
     """As :func:`chainer_crossbn.kernels.arrays.gradient_sums`."""
     sums = numpy.zeros((2, x.shape[1]))
     x, gy = _compilable(x), _compilable(gy)
@@ -317,7 +323,7 @@ def gradient_sums(x, gy, mean, inv_std, relu_of=None):
     else:
         _gradient_sums(x, gy, mean, *relu, *sums)
     sums[1] *= inv_std
-    return sums
+    return sums.ravel(), sums.astype(dtype)
 
 
 def input_gradient(x, gy, mean, inv_std, gamma, total, count, relu_of=None):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy
-from chainer import backend
+from chainer.backends import cuda
 
 from chainer_crossbn.kernels import arrays, launching
 from chainer_crossbn.kernels.launching import NULL, THREADS
@@ -19,6 +19,7 @@ SOURCE = Path(__file__).with_name("batch_normalization.cu")
 
 _TYPES = {"e": "Half", "f": "float", "d": "double"}
 _BYTES_OF_A_LOAD = 16
+_MOST_COLUMNS_OF_A_LOAD = 4  # each wants registers
 # Positions of a channel, from which on its planes are read one by one.
 _LEAST_PLANE = 32
 _LANES_OF_COLUMNS = 32
@@ -28,12 +29,14 @@ _LEAST_LOADS = 4
 _MOST_PARTS = 65535  # what CUDA permits
 
 
-def options(element, parameter):
+@functools.cache
+def options(element, parameter, relu):
     """Return the options that :data:`SOURCE` is compiled with.
 
     Args:
         element (numpy.dtype): Of the images.
         parameter (numpy.dtype): Of gamma, beta and the running statistics.
+        relu (bool): Whether ReLU follows.
 
     Returns:
         tuple of str.
@@ -41,8 +44,16 @@ def options(element, parameter):
     return (
         f"-DELEMENT={_TYPES[element.char]}",
         f"-DPARAMETER={_TYPES[parameter.char]}",
-        f"-DWIDE={_BYTES_OF_A_LOAD // element.itemsize}",
+        f"-DWIDE_PLANES={_width(element.itemsize, True)}",
+        f"-DWIDE_COLUMNS={_width(element.itemsize, False)}",
+        f"-DRELU={int(relu)}",
     )
+
+
+def _width(itemsize, planes):
+    """Return how many elements a thread loads at a time."""
+    width = _BYTES_OF_A_LOAD // itemsize
+    return width if planes else min(width, _MOST_COLUMNS_OF_A_LOAD)
 
 
 class _Plan(NamedTuple):
@@ -51,13 +62,15 @@ class _Plan(NamedTuple):
     way: str
     grid: tuple
     array: tuple  # the arguments that describe it
-    columns: int  # of a channel, that are summed apart
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(shape, width, n_multiprocessors):
+def _plan(shape, itemsize, aligned, n_multiprocessors):
     n, c, s = shape
-    planes = s >= _LEAST_PLANE
+    planes = s >= _LEAST_PLANE or s & (s - 1) > 0
+    width = _width(itemsize, planes)
+    if not aligned or (s if planes else c * s) % width:
+        width = 1
     length = s // width if planes else c * s // width  # of a row, in loads
     lanes = min(
         1 << (length - 1).bit_length(), THREADS if planes else _LANES_OF_COLUMNS
@@ -80,38 +93,44 @@ def _plan(shape, width, n_multiprocessors):
         grid = across, row_parts
     array = tuple(map(numpy.int64, (n, c, s, lanes, row_parts, column_parts)))
     way = ("wide_" if width > 1 else "") + ("planes" if planes else "columns")
-    return _Plan(way, grid, array, 1 if planes else s)
+    return _Plan(way, grid, array)
 
 
-def _plan_of(*same_shape):
-    n, c, s = same_shape[0].shape
-    width = _BYTES_OF_A_LOAD // same_shape[0].itemsize
-    aligned = not any(_address(x) % _BYTES_OF_A_LOAD for x in same_shape)
-    if not aligned or (s if s >= _LEAST_PLANE else c * s) % width:
-        width = 1
-    return _plan((n, c, s), width, launching.multiprocessors())
+def _plan_of(launch, *same_shape):
+    x = same_shape[0]
+    aligned = not any(_address(v) % _BYTES_OF_A_LOAD for v in same_shape)
+    return _plan(x.shape, x.itemsize, aligned, launch.multiprocessors)
 
 
 def _address(x):
     return x.ctypes.data if isinstance(x, numpy.ndarray) else x.data.ptr
 
 
-def _sum(launch, kernel, states, plan, arguments, finish, finishing):
-    """Have the parts summed by one kernel, and put together by another."""
-    n_parts, c = plan.grid[1], plan.array[1]
-    xp = backend.get_array_module(arguments[0])
-    parts = xp.empty((n_parts, int(c), plan.columns, states))
-    launch(f"{kernel}_by_{plan.way}", plan.grid, *plan.array, *arguments, parts)
-    sizes = numpy.int64(n_parts), c, numpy.int64(plan.columns)
-    launch(finish, (int(c),), parts, *sizes, *finishing)
+def _module_of(x):
+    # The kernels also run on the CPU.
+    return numpy if isinstance(x, numpy.ndarray) else cuda.cupy
 
 
-def _launcher(element, parameter):
-    return launching.launcher(SOURCE, options(element, parameter))
+def _launcher(element, parameter, relu):
+    return launching.launcher(SOURCE, options(element, parameter, relu))
+
+
+def _reduce(launch, kernel, plan, arguments, states, results):
+    """Have something summed by all blocks, and put together by the last of them."""
+    parts = arrived = NULL
+    across, n_parts = plan.grid
+    if n_parts > 1:
+        xp = _module_of(arguments[0])
+        parts = xp.empty(n_parts * int(plan.array[1]) * states)
+        arrived = launch.counters(across)
+    name = f"{kernel}_by_{plan.way}"
+    launch(name, plan.grid, *plan.array, *arguments, parts, arrived, *results)
 
 
 def _contiguous(x, dtype=None):
-    return backend.get_array_module(x).ascontiguousarray(x, dtype)
+    if x.flags.c_contiguous and (dtype is None or x.dtype == dtype):
+        return x
+    return _module_of(x).ascontiguousarray(x, dtype)
 
 
 def _count(count):
@@ -125,83 +144,81 @@ def moments(x):
     """As :func:`chainer_crossbn.kernels.arrays.moments`."""
     x = _contiguous(x)
     c = x.shape[1]
-    xp = backend.get_array_module(x)
+    xp = _module_of(x)
     if x.size == 0:
         return xp.zeros(c), xp.zeros(c)
-    found = tuple(xp.empty((2, c)))
-    launch = _launcher(x.dtype, x.dtype)
-    _sum(launch, "moments", 3, _plan_of(x), (x,), "finish_moments", found)
-    return found
+    mean, m2 = xp.empty((2, c))
+    launch = _launcher(x.dtype, x.dtype, False)
+    _reduce(launch, "moments", _plan_of(launch, x), (x,), 3, (mean, m2))
+    return mean, m2
 
 
-def finish_statistics(count, mean, m2, eps, running, decay):
-    """As :func:`chainer_crossbn.kernels.arrays.finish_statistics`."""
+def normalize_batch(x, count, mean, m2, eps, gamma, beta, running, decay, relu=False):
+    """As :func:`chainer_crossbn.kernels.arrays.normalize_batch`."""
     given = running[0] is not None
-    dtype = running[0].dtype if given else numpy.dtype(float)
-    if given and not (
-        running[1].dtype == dtype and all(v.flags.c_contiguous for v in running)
-    ):
-        return arrays.finish_statistics(count, mean, m2, eps, running, decay)
-    xp = backend.get_array_module(m2)
     mean, m2 = _contiguous(mean), _contiguous(m2)
-    inv_std = xp.empty(m2.shape)
-    _launcher(dtype, dtype)(
-        "finish_statistics",
-        (math.ceil(m2.size / THREADS),),
-        *(numpy.int64(m2.size), *_count(count), mean, m2, float(eps), inv_std),
-        *(running if given else (NULL, NULL)),
-        float(decay),
-    )
-    return inv_std
+    if x.size == 0 or (
+        given
+        and not all(v.dtype == gamma.dtype and v.flags.c_contiguous for v in running)
+    ):
+        inv_std = arrays.finish_statistics(count, mean, m2, eps, running, decay)
+        return normalize(x, mean, inv_std, gamma, beta, relu), inv_std
+    inv_std = _module_of(x).empty(m2.shape)
+    making = m2, *_count(count), float(eps), inv_std
+    kept = *(running if given else (NULL, NULL)), float(decay)
+    return _normalize(x, mean, (*making, *kept), gamma, beta, relu), inv_std
 
 
 def normalize(x, mean, inv_std, gamma, beta, relu=False):
     """As :func:`chainer_crossbn.kernels.arrays.normalize`."""
+    if x.size == 0:
+        return _module_of(x).empty_like(x)
+    known = NULL, NULL, 0.0, 0.0, inv_std, NULL, NULL, 0.0
+    return _normalize(x, mean, known, gamma, beta, relu)
+
+
+def _normalize(x, mean, statistics, gamma, beta, relu):
     x = _contiguous(x)
-    y = backend.get_array_module(x).empty_like(x)
-    if x.size:
-        plan = _plan_of(x, y)
-        gamma = _contiguous(gamma)
-        _launcher(x.dtype, gamma.dtype)(
-            f"normalize_by_{plan.way}",
-            plan.grid,
-            *(*plan.array, x, y, mean, inv_std),
-            *(gamma, _contiguous(beta, gamma.dtype), numpy.int64(relu)),
-        )
+    y = _module_of(x).empty_like(x)
+    gamma = _contiguous(gamma)
+    launch = _launcher(x.dtype, gamma.dtype, relu)
+    plan = _plan_of(launch, x, y)
+    parameters = gamma, _contiguous(beta, gamma.dtype)
+    name = f"normalize_by_{plan.way}"
+    launch(name, plan.grid, *plan.array, x, y, mean, *statistics, *parameters)
     return y
 
 
-def gradient_sums(x, gy, mean, inv_std, relu_of=None):
+def gradient_sums(x, gy, mean, inv_std, dtype, relu_of=None):
     """As :func:`chainer_crossbn.kernels.arrays.gradient_sums`."""
     x = _contiguous(x)
     gy = _contiguous(gy, x.dtype)
     c = x.shape[1]
-    xp = backend.get_array_module(x)
+    xp = _module_of(x)
     if x.size == 0:
-        return xp.zeros((2, c))
-    sums = xp.empty((2, c))
-    gamma, beta = (x, NULL) if relu_of is None else map(_contiguous, relu_of)
-    launch, plan = _launcher(x.dtype, gamma.dtype), _plan_of(x, gy)
+        return xp.zeros(2 * c), xp.zeros((2, c), dtype)
+    sums, gradients = xp.empty(2 * c), xp.empty((2, c), dtype)
+    gamma, beta = (NULL, NULL) if relu_of is None else map(_contiguous, relu_of)
+    launch = _launcher(x.dtype, gradients.dtype, relu_of is not None)
     arguments = x, gy, mean, inv_std, gamma, beta
-    _sum(launch, "sums", 2, plan, arguments, "finish_sums", (inv_std, sums))
-    return sums
+    plan = _plan_of(launch, x, gy)
+    _reduce(launch, "sums", plan, arguments, 2, (sums, gradients))
+    return sums, gradients
 
 
 def input_gradient(x, gy, mean, inv_std, gamma, total, count, relu_of=None):
     """As :func:`chainer_crossbn.kernels.arrays.input_gradient`."""
     x = _contiguous(x)
     gy = _contiguous(gy, x.dtype)
-    gx = backend.get_array_module(x).empty_like(x)
+    gx = _module_of(x).empty_like(x)
     if x.size:
-        plan = _plan_of(x, gy, gx)
         gamma = _contiguous(gamma)
         beta = NULL if relu_of is None else _contiguous(relu_of[1], gamma.dtype)
-        statistics = (mean, inv_std, gamma, beta, _contiguous(total))
-        _launcher(x.dtype, gamma.dtype)(
-            f"differentiate_by_{plan.way}",
-            plan.grid,
-            *(*plan.array, x, gy, gx, *statistics, *_count(count)),
-        )
+        launch = _launcher(x.dtype, gamma.dtype, relu_of is not None)
+        plan = _plan_of(launch, x, gy, gx)
+        statistics = mean, inv_std, gamma, beta, _contiguous(total), *_count(count)
+        name = f"differentiate_by_{plan.way}"
+        launch(name, plan.grid, *plan.array, x, gy, gx, *statistics)
     return gx
 
 

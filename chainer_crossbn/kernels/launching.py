@@ -9,44 +9,68 @@ THREADS = 256  # of a block
 NULL = numpy.uintp(0)
 
 
+class Launcher:
+    """Launches kernels of a source, compiled when the first one is launched.
+
+    Args:
+        device (int): Which one, the current device from now on.
+        source (pathlib.Path): CUDA C++.
+        options (tuple of str): Of the compiler.
+
+    Attributes:
+        multiprocessors (int): How many the device has.
+    """
+
+    def __init__(self, device, source, options):
+        self.multiprocessors = cuda.cupy.cuda.Device(device).attributes[
+            "MultiProcessorCount"
+        ]
+        self._module = cuda.cupy.RawModule(
+            code=source.read_text(), options=("--std=c++11", *options)
+        )
+        self._functions = {}
+        self._counters = {}
+
+    def __call__(self, name, grid, *arguments):
+        """Launch a kernel on the current stream, and wait for nothing.
+
+        Args:
+            name (str): Of the kernel.
+            grid (tuple of int): In blocks of :data:`THREADS`.
+            arguments: Arrays, float, ``numpy.int64``, and :data:`NULL` for no array.
+        """
+        if name not in self._functions:
+            self._functions[name] = self._module.get_function(name)
+        self._functions[name](grid, (THREADS,), arguments)
+
+    def counters(self, size):
+        """Return zeros for the current stream, which kernels leave as such.
+
+        Args:
+            size (int): How many at least.
+
+        Returns:
+            uint32 array.
+        """
+        stream = cuda.cupy.cuda.get_current_stream().ptr
+        found = self._counters.get(stream)
+        if found is None or found.size < size:
+            size = 1 << (size - 1).bit_length()
+            found = self._counters[stream] = cuda.cupy.zeros(size, numpy.uint32)
+        return found
+
+
 def launcher(source, options=()):
-    """Return what launches the kernels of a source, compiled when first launched.
+    """Return the :class:`Launcher` of the current device for a source.
 
     Args:
         source (pathlib.Path): CUDA C++.
         options (tuple of str): Of the compiler.
-
-    Returns:
-        callable: Takes the name of a kernel, the grid (a tuple of int, in blocks of
-        :data:`THREADS`) and its arguments: arrays, float, ``numpy.int64``, and
-        :data:`NULL` for no array. Waits for nothing.
     """
     return _launcher(cuda.cupy.cuda.Device().id, source, options)
 
 
-@functools.cache
-def _launcher(device, source, options):
-    module = cuda.cupy.RawModule(
-        code=source.read_text(), options=("--std=c++11", *options)
-    )
-    functions = {}
-
-    def launch(name, grid, *arguments):
-        if name not in functions:
-            functions[name] = module.get_function(name)
-        functions[name](grid, (THREADS,), arguments)
-
-    return launch
-
-
-@functools.cache
-def _multiprocessors(device):
-    return cuda.cupy.cuda.Device(device).attributes["MultiProcessorCount"]
-
-
-def multiprocessors():
-    """Return how many multiprocessors the current device has."""
-    return _multiprocessors(cuda.cupy.cuda.Device().id)
+_launcher = functools.cache(Launcher)
 
 
 def pinned(size, dtype=numpy.float64):

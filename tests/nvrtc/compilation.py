@@ -21,7 +21,11 @@ ARCHITECTURES = {"cu11": (37, 50, 60, 70, 80), "cu12": (50, 60, 70, 80, 90, 100)
 # Of images and of parameters: alike, and those of mixed16.
 DTYPES = ["ee", "ef", "ff", "dd"]
 SOURCES = [
-    *((gpu.SOURCE, gpu.options(*map(np.dtype, dtypes))) for dtypes in DTYPES),
+    *(
+        (gpu.SOURCE, gpu.options(*map(np.dtype, dtypes), relu))
+        for dtypes in DTYPES
+        for relu in (False, True)
+    ),
     (packing.SOURCE, ()),
 ]
 # CUDA 12's compiler says of what it still compiles that another one won't.
