@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,11 +22,21 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 LAUNCHER = Path(sys.executable).with_name("mpiexec")
-BATCHES = 2, 64
-QUICK = (2,), {"BENCHMARK_PASSES": "1"}
+BATCHES, ROUNDS = (2, 64, 512), 7
+QUICK = (2,), 1
 # Of max |a - b| / max |reference|, by the case.
 LIMIT = 1e-5
+AS_HOSTS = {False: "", True: " of two hosts"}
 LIMITS = {"equal batches, float64": 1e-11, "second derivative": 1e-9}
+# For root on Linux, with MPICH.
+OWN_HOST = ["unshare", "--uts", "sh", "-c", 'hostname host$PMI_RANK && exec "$@"', "-"]
+HOSTS = """
+import socket
+from mpi4py import MPI
+names = MPI.COMM_WORLD.gather(socket.gethostname())
+if names:
+    assert len(set(names)) == 2 and "MPICH" in MPI.Get_library_version()
+"""
 DESCRIBE = """
 import chainer_crossbn, json, platform, sys
 import chainer, numpy
@@ -51,15 +62,25 @@ else:
     try:
         cuda.check_cuda_available()
     except RuntimeError as error:
-        found["error"] = str(error).rpartition(")")[2]
+        # Chainer's words, then those of CuPy, in which the cause comes last.
+        cause = str(error).rpartition("installation).")[2]
+        cause = cause.rpartition("Original error:")[2].strip()
+        found["error"] = cause.partition("\\n")[0]
 found["n_devices"] = count
 print(json.dumps(found))
 """
 
 
-def execute(*command, n_ranks=None, env=None, timeout=600):
-    """Run Python on some ranks; return its output, or None where it failed."""
+def execute(*command, n_ranks=None, env=None, hosts=False, timeout=600):
+    """Run Python on some ranks; return its output, or None where it failed.
+
+    With ``hosts`` each rank has a host name of its own, and talks to the others as from
+    another machine: NCCL then lets them share a GPU.
+    """
     start = [str(LAUNCHER) if LAUNCHER.exists() else "mpiexec", "-n", str(n_ranks)]
+    if hosts:
+        start += OWN_HOST
+        env = {**(env or {}), "MPIR_CVAR_NOLOCAL": "1"}
     command = [sys.executable, *map(str, command)]
     try:
         done = subprocess.run(
@@ -93,13 +114,27 @@ def last_json(output):
     return None if output is None else json.loads(output.strip().splitlines()[-1])
 
 
+def can_be_hosts():
+    """Return whether two ranks can have host names of their own."""
+    command = [str(LAUNCHER) if LAUNCHER.exists() else "mpiexec", "-n", "2", *OWN_HOST]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", HOSTS],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+    )
+    return done.returncode == 0
+
+
 def ways_of(machine):
-    """Return pairs of a number of ranks and the way of their vectors."""
-    ways = [(1, "staged"), (2, "staged")]
+    """Return numbers of ranks, ways of their vectors, whether each rank is a host."""
+    ways = [(1, "staged", False), (2, "staged", False)]
     if machine["nccl"]:
         most = machine["n_devices"]
-        ways[0] = 1, "nccl"
-        ways += [(n, "nccl") for n in sorted({2, most}) if 1 < n <= most]
+        ways[0] = 1, "nccl", False
+        ways += [(n, "nccl", False) for n in sorted({2, most}) if 1 < n <= most]
+        if most == 1 and machine["hosts"]:
+            ways.append((2, "nccl", True))
     return ways
 
 
@@ -111,34 +146,45 @@ def is_exact(case, found):
 
 def measure_exactness(machine):
     found = []
-    for n_ranks, way in ways_of(machine):
-        print(f"exactness: {n_ranks} ranks, {way}", flush=True)
+    for n_ranks, way, hosts in ways_of(machine):
+        print(f"exactness: {n_ranks} ranks{AS_HOSTS[hosts]}, {way}", flush=True)
         cases = last_json(
             execute(
                 *(HERE / "exactness.py", "--gpu"),
                 n_ranks=n_ranks,
                 env={"CHAINER_CROSSBN_COLLECTIVE": way},
+                hosts=hosts,
             )
         )
         right = cases is not None and all(is_exact(*case) for case in cases.items())
         for case, values in (cases or {}).items():
             mark = "" if is_exact(case, values) else "  <- wrong"
             print(f"  {case:30} {values}{mark}")
-        found.append({"ranks": n_ranks, "way": way, "cases": cases, "right": right})
+        found.append(
+            {
+                "ranks": n_ranks,
+                "way": way,
+                "hosts": hosts,
+                "cases": cases,
+                "right": right,
+            }
+        )
     return found
 
 
-def train(machine, n_ranks):
+def train(machine, n_ranks, hosts=False):
     """Train a small network; its loss has to fall."""
-    print(f"training: {n_ranks} ranks", flush=True)
-    communicator = "staged" if n_ranks > machine["n_devices"] else None
+    print(f"training: {n_ranks} ranks{AS_HOSTS[hosts]}", flush=True)
+    shared = n_ranks > machine["n_devices"] and not hosts
+    communicator = "staged" if shared else None
     with tempfile.TemporaryDirectory() as out:
         flags = ["--gpu", "--dataset", "synthetic", "--train-size", 2000]
         flags += ["--test-size", 500, "--epoch", 3, "--batchsize", 16, "--width", 8]
         flags += ["--fc-units", 64, "--lr", 0.01, "--out", out, "--name", "run"]
         flags += ["--communicator", communicator] if communicator else []
-        if execute(ROOT / "train_cifar.py", *flags, n_ranks=n_ranks) is None:
-            return {"ranks": n_ranks, "right": False}
+        program = ROOT / "train_cifar.py", *flags
+        if execute(*program, n_ranks=n_ranks, hosts=hosts) is None:
+            return {"ranks": n_ranks, "hosts": hosts, "right": False}
         run = Path(out, "run")
         record, log = (
             json.loads((run / name).read_text()) for name in ("args.json", "log")
@@ -147,32 +193,39 @@ def train(machine, n_ranks):
     print(f"  loss {' '.join(f'{loss:.3f}' for loss in losses)}")
     return {
         "ranks": n_ranks,
+        "hosts": hosts,
+        "communicator": record["arguments"]["communicator"],
         "collective": record["collective"],
         "log": log,
         "right": record["device"] == "GPU" and losses[-1] < losses[0],
     }
 
 
-def time_layers(machine, batches, env):
-    has_torch = importlib.util.find_spec("torch") is not None
+def time_layers(machine, batches, rounds):
+    """Return, by ranks, local batch and implementation, the seconds of the rounds."""
     found = []
     for n_ranks in sorted({1, 2, machine["n_devices"]}):
-        names = ["copy", "normal", "chainer"] if n_ranks == 1 else ["multigpu"]
-        names += ["chainermn"] if n_ranks > 1 else []
-        if has_torch:
-            names += ["torch"] if n_ranks == 1 else []
-            names += ["torch-sync"] if n_ranks <= machine["n_devices"] else []
-        for batch in batches:
-            for name in names:
-                program = HERE / "gpu_layer.py", name, batch
-                timed = last_json(execute(*program, n_ranks=n_ranks, env=env))
-                seconds = timed and timed["seconds"]
-                shown = "failed" if seconds is None else f"{seconds * 1e3:.3f} ms"
+        program = HERE / "gpu_layer.py", *batches
+        env = {"BENCHMARK_ROUNDS": str(rounds)}
+        times = last_json(execute(*program, n_ranks=n_ranks, env=env)) or {}
+        for batch, by_name in times.items():
+            for name, seconds in by_name.items():
+                failed = isinstance(seconds, str)
+                shown = seconds if failed else f"{median_ms(seconds):.3f} ms"
                 print(f"time: {n_ranks} ranks, batch {batch}, {name}: {shown}")
                 found.append(
-                    {"ranks": n_ranks, "batch": batch, "of": name, "seconds": seconds}
+                    {
+                        "ranks": n_ranks,
+                        "batch": int(batch),
+                        "of": name,
+                        "seconds": seconds,
+                    }
                 )
     return found
+
+
+def median_ms(seconds):
+    return statistics.median(seconds) * 1e3
 
 
 def draw(times, path):
@@ -186,9 +239,11 @@ def draw(times, path):
         1, len(batches), figsize=(10, 4), layout="constrained", squeeze=False
     )
     for axis, batch in zip(axes.flat, batches):
-        rows = [t for t in times if t["batch"] == batch and t["seconds"]]
+        rows = [
+            t for t in times if t["batch"] == batch and isinstance(t["seconds"], list)
+        ]
         labels = [f"{t['of']}, {t['ranks']} ranks" for t in rows]
-        axis.barh(labels, [t["seconds"] * 1e3 for t in rows])
+        axis.barh(labels, [median_ms(t["seconds"]) for t in rows])
         axis.invert_yaxis()
         axis.set(title=f"local batch {batch}", xlabel="forward and backward [ms]")
     figure.savefig(path, dpi=150)
@@ -210,10 +265,13 @@ def main():
     ):
         print("gpu.py: error: there is no mpiexec on PATH", file=sys.stderr)
         return 2
+    machine["hosts"] = can_be_hosts()
     print(json.dumps(machine), flush=True)
     exactness = measure_exactness(machine)
     training = [train(machine, n) for n in sorted({1, 2, machine["n_devices"]})]
-    times = time_layers(machine, *(QUICK if args.quick else (BATCHES, None)))
+    if (2, "nccl", True) in ways_of(machine):
+        training.append(train(machine, 2, hosts=True))
+    times = time_layers(machine, *(QUICK if args.quick else (BATCHES, ROUNDS)))
     result = {
         "machine": machine,
         "quick": args.quick,

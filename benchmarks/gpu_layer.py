@@ -1,20 +1,33 @@
 """Time batch normalization, forward and backward, on GPUs over VGG16's 13 shapes.
 
-    mpiexec -n 2 python benchmarks/gpu_layer.py IMPLEMENTATION BATCH
+    mpiexec -n 2 python benchmarks/gpu_layer.py BATCH...
 
-Prints the seconds of one pass over all shapes, as the device has it, on the slowest
-rank, as JSON: the median of some passes. `copy` is the limit that memory sets: it
-reads and writes as many bytes as normalization must. Started by gpu.py.
-BENCHMARK_PASSES sets how many are timed.
+Prints, as JSON, the seconds of one pass over all shapes, as the device has it, on the
+slowest rank: for each local batch size and implementation the medians of some rounds,
+in which the implementations take turns; for one that fails, its error. `copy` is the
+limit that memory sets: it reads and writes as many bytes as normalization must. Started
+by gpu.py. BENCHMARK_ROUNDS sets how many rounds there are.
 """
 
+import functools
+import importlib.util
 import json
 import os
 import statistics
 import sys
 
+import chainer_crossbn  # noqa: F401  makes Chainer importable
+
+# isort: split
+import chainer
+import chainer.links as L
+import chainermn
 import numpy as np
+from chainer.backends import cuda
+from chainermn.links import MultiNodeBatchNormalization
 from mpi4py import MPI
+
+from chainer_crossbn import CrossBatchNormalization
 
 SHAPES = [
     *[(64, 32)] * 2,
@@ -25,60 +38,36 @@ SHAPES = [
 ]
 # Forward reads x twice and writes y; backward reads x and gy twice and writes gx.
 TOUCHED = 8
-PASSES = int(os.environ.get("BENCHMARK_PASSES", 30))
-WARM_UP = max(1, PASSES // 3)
+ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", 7))
+PASSES = 10  # of a round
+WORLD = MPI.COMM_WORLD
 
 
-def arrays(batch):
-    state = np.random.RandomState(MPI.COMM_WORLD.rank)
+class OneRankThatReduces:
+    """A communicator of one rank whose vectors are reduced all the same."""
+
+    size = 2  # of one rank, nothing would be
+    mpi_comm = MPI.COMM_SELF
+
+
+def arrays(batch, device):
+    """Return pairs of x and gy on the device, for all shapes."""
+    state = np.random.RandomState(WORLD.rank)
+    pairs = []
     for channels, side in SHAPES:
-        shape = batch, channels, side, side
-        yield tuple(state.randn(*shape).astype(np.float32) for _ in range(2))
+        few = state.randn(2, 2, channels, side, side).astype(np.float32)
+        few = device.send(few)
+        pairs.append([cuda.cupy.concatenate([part] * (batch // 2)) for part in few])
+    return pairs
 
 
-def chainer_passes(implementation, batch):
-    """Return what makes a pass, and what times a call on the device in seconds."""
-    import chainer_crossbn  # makes Chainer importable
+def copies(pairs):
+    for x, gy in pairs:
+        for _ in range(TOUCHED // 2):  # each reads and writes
+            cuda.cupy.copyto(gy, x)
 
-    # isort: split
-    import chainer
-    import chainer.links as L
-    import chainermn
-    from chainer.backends import cuda
-    from chainermn.links import MultiNodeBatchNormalization
 
-    world = MPI.COMM_WORLD
-    node = world.Split_type(MPI.COMM_TYPE_SHARED)
-    n_devices = cuda.cupy.cuda.runtime.getDeviceCount()
-    device = chainer.get_device(f"@cupy:{node.rank % n_devices}")
-    device.use()
-    shared = node.size > n_devices
-    comm = chainermn.create_communicator("naive" if shared else "pure_nccl")
-    alone = comm.split(comm.rank, 0)
-
-    def seconds_of(call):
-        start, end = cuda.Event(), cuda.Event()
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        return cuda.cupy.cuda.get_elapsed_time(start, end) / 1e3
-
-    pairs = [(device.send(x), device.send(gy)) for x, gy in arrays(batch)]
-    if implementation == "copy":
-
-        def copy():
-            for x, gy in pairs:
-                for _ in range(TOUCHED // 2):  # each reads and writes
-                    cuda.cupy.copyto(gy, x)
-
-        return copy, seconds_of
-    make = {
-        "multigpu": lambda c: chainer_crossbn.CrossBatchNormalization(c, comm),
-        "normal": lambda c: chainer_crossbn.CrossBatchNormalization(c, alone),
-        "chainermn": lambda c: MultiNodeBatchNormalization(c, comm),
-        "chainer": L.BatchNormalization,
-    }[implementation]
+def chainer_passes(make, pairs, device):
     layers = [(make(x.shape[1]), x, gy) for x, gy in pairs]
     for link, _, _ in layers:
         link.to_device(device)
@@ -91,29 +80,21 @@ def chainer_passes(implementation, batch):
             link.cleargrads()
             y.backward()
 
-    return run, seconds_of
+    return run
 
 
-def torch_passes(implementation, batch):
-    """As :func:`chainer_passes`, for PyTorch."""
+def torch_passes(make, pairs):
     import torch
 
-    world = MPI.COMM_WORLD
-    rank = world.Split_type(MPI.COMM_TYPE_SHARED).rank
-    device = torch.device("cuda", rank % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    make = torch.nn.BatchNorm2d
-    if implementation == "torch-sync":
-        make = torch.nn.SyncBatchNorm
-        init = "tcp://127.0.0.1:29511"
-        torch.distributed.init_process_group(
-            "nccl", init_method=init, rank=world.rank, world_size=world.size
+    torch.cuda.set_device(cuda.cupy.cuda.Device().id)
+    layers = [
+        (
+            make(x.shape[1]).cuda(),
+            torch.from_dlpack(x).requires_grad_(),
+            torch.from_dlpack(gy),
         )
-    layers = []
-    for x, gy in arrays(batch):
-        x = torch.from_numpy(x).to(device).requires_grad_()
-        layer = make(x.shape[1]).to(device)
-        layers.append((layer, x, torch.from_numpy(gy).to(device)))
+        for x, gy in pairs
+    ]
 
     def run():
         for layer, x, gy in layers:
@@ -121,30 +102,80 @@ def torch_passes(implementation, batch):
             layer.zero_grad()
             layer(x).backward(gy)
 
-    def seconds_of(call):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3
-
-    return run, seconds_of
+    return run
 
 
-def main(implementation, batch):
-    passes = torch_passes if implementation.startswith("torch") else chainer_passes
-    run, seconds_of = passes(implementation, batch)
-    world = MPI.COMM_WORLD
-    for _ in range(WARM_UP):
-        run()
+def implementations(pairs, device, shared):
+    """Return what makes a pass, by name."""
+    comm = chainermn.create_communicator("naive" if shared else "pure_nccl")
+    found = {}
+    if WORLD.size == 1:
+        found["copy"] = functools.partial(copies, pairs)
+        makers = {
+            "normal": lambda c: CrossBatchNormalization(c, comm),
+            "multigpu": lambda c: CrossBatchNormalization(c, OneRankThatReduces),
+            "chainer": L.BatchNormalization,
+        }
+    else:
+        makers = {"multigpu": lambda c: CrossBatchNormalization(c, comm)}
+    makers["chainermn"] = lambda c: MultiNodeBatchNormalization(c, comm)
+    for name, make in makers.items():
+        found[name] = chainer_passes(make, pairs, device)
+    if importlib.util.find_spec("torch") is None or shared:
+        return found
+    import torch
+
+    if WORLD.size == 1:
+        found["torch"] = torch_passes(torch.nn.BatchNorm2d, pairs)
+    else:
+        start = "tcp://127.0.0.1:29511"
+        torch.distributed.init_process_group(
+            "nccl", init_method=start, rank=WORLD.rank, world_size=WORLD.size
+        )
+        found["torch-sync"] = torch_passes(torch.nn.SyncBatchNorm, pairs)
+    return found
+
+
+def seconds_of(run):
+    start, end = cuda.Event(), cuda.Event()
+    start.record()
+    run()
+    end.record()
+    end.synchronize()
+    return cuda.cupy.cuda.get_elapsed_time(start, end) / 1e3
+
+
+def round_of(run):
     seconds = []
     for _ in range(PASSES):
-        world.Barrier()
+        WORLD.Barrier()
         seconds.append(seconds_of(run))
-    slowest = world.allreduce(statistics.median(seconds), op=MPI.MAX)
-    if world.rank == 0:
-        print(json.dumps({"seconds": slowest}), flush=True)
+    return WORLD.allreduce(statistics.median(seconds), op=MPI.MAX)
 
 
-main(sys.argv[1], int(sys.argv[2]))
+def main(batches):
+    node = WORLD.Split_type(MPI.COMM_TYPE_SHARED)
+    n_devices = cuda.cupy.cuda.runtime.getDeviceCount()
+    device = chainer.get_device(f"@cupy:{node.rank % n_devices}")
+    device.use()
+    shared = node.size > n_devices
+    found = {}
+    for batch in batches:
+        pairs = arrays(batch, device)
+        passes = implementations(pairs, device, shared)
+        found[batch] = {}
+        for name, run in passes.items():  # which compiles, too
+            try:
+                round_of(run)
+                found[batch][name] = []
+            except Exception as error:
+                found[batch][name] = f"{type(error).__name__}: {error}"
+        for _ in range(ROUNDS):
+            for name, seconds in found[batch].items():
+                if isinstance(seconds, list):
+                    seconds.append(round_of(passes[name]))
+    if WORLD.rank == 0:
+        print(json.dumps(found), flush=True)
+
+
+main([int(word) for word in sys.argv[1:]])
