@@ -54,10 +54,11 @@ def test_an_order_that_was_not_seen_before(n_ranks, fault, env):
 
 @pytest.mark.parametrize("n_ranks", [2, 3])
 def test_known_ways_are_told_apart_by_what_comes_back(n_ranks, env):
+    where = ["/second forward (9 numbers)"] * (n_ranks - 1)
+    where.append("/third forward (9 numbers)")
+    places = "; ".join(f"rank {rank} is at {at}" for rank, at in enumerate(where))
     for error in errors_of(n_ranks, "other", 6, env):
-        assert error.startswith(
-            "the ranks reached different layers: not all of them were at /"
-        )
+        assert error == f"the ranks did not all reach the same layer: {places}"
 
 
 def test_a_silent_rank_is_no_hang(env):

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy
 from chainer.backends import cuda
 
-from chainer_crossbn.collectives.limits import CollectiveError
 from chainer_crossbn.collectives.order import Channel
 from chainer_crossbn.kernels import packing
 from chainer_crossbn.kernels.launching import copy_to_device, copy_to_host, pinned
@@ -93,16 +92,20 @@ class DeviceChannel(Channel):
                 lambda: self._event.done, place, lambda: self._mail_of(self._turn)
             )
             if self._seen[0]:
-                layers = {step.number: step.layer for step in self._steps.values()}
-                raise CollectiveError(
-                    "the ranks reached different layers: not all of them were at "
-                    f"{layers[int(self._seen[0])]}"
-                )
+                self._fail(place)
         stream = cuda.cupy.cuda.get_current_stream()
         seen = ctypes.c_void_p(self._seen.ctypes.data)
         self._flag.data.copy_to_host_async(seen, self._flag.nbytes, stream)
         self._event.record(stream)
         self._looking = True
+
+    def _fail(self, place):
+        # Where this rank was when it went wrong, if the device knows, and not where the
+        # host has come to since.
+        if self._looking and self._event.done and self._seen[0]:
+            (step,) = (s for s in self._steps.values() if s.number == self._seen[0])
+            place = self._place_of(step)
+        super()._fail(place)
 
 
 class StagedChannel:

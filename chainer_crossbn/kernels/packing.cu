@@ -11,10 +11,12 @@ __device__ inline void tag(double* packed, double number) {
   packed[1] = number * number;
 }
 
-// Flags a number whose tags are not those that are expected of all ranks.
+// Flags a number whose tags are not those that are expected of all ranks, if it is the
+// first of these.
 __device__ inline void check(const double* received, double sum, double sum_of_squares,
                              Size number, Size* flag) {
-  if (received[0] != sum || received[1] != sum_of_squares) *flag = number;
+  if (*flag == 0 && (received[0] != sum || received[1] != sum_of_squares))
+    *flag = number;
 }
 
 extern "C" {

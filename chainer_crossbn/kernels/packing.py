@@ -1,7 +1,7 @@
 """What ranks send each other and get back, on GPUs: tags in front of float64 numbers.
 
 The tags are a number and its square; where the sums over the ranks show that not all
-had the same number, it is written to a flag on the device.
+had the same number, it is written to a flag on the device, unless that is set.
 """
 
 import math
