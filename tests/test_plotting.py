@@ -638,8 +638,11 @@ def test_final_accuracies_and_times(tmp_path):
     for seed, shift in enumerate((-0.1, 0.0, 0.2)):
         write_run(tmp_path, "normal", log=epochs("normal", shift), seed=seed)
     write_run(tmp_path, "none")
-    figure = bars.finals(groups_of(tmp_path), "Finals")
+    groups = groups_of(tmp_path)
+    (alone,) = bars.finals(groups, "Finals").axes
+    figure = bars.finals(groups, "Finals", timed=groups)
     accuracy, time = figure.axes
+    assert len(alone.patches) == len(accuracy.patches)
     assert [bar.get_width() for bar in accuracy.patches] == [43.75, 43.75]
     assert [bar.get_width() for bar in time.patches] == [9, 10]
     ticks = [text.get_text() for text in accuracy.get_yticklabels()]

@@ -26,7 +26,8 @@ def draw(results):
         dict: From the name of an experiment, and of further figures, to a
         :class:`matplotlib.figure.Figure`.
     """
-    every = [*experiments(results.scale), *results.beyond()]
+    beyond = results.beyond()
+    every = [*experiments(results.scale), *beyond]
     by_name = {experiment.name: experiment for experiment in every}
     drawn = {}
     for name in ("fig3", "fig4", "fig5"):
@@ -59,7 +60,8 @@ def draw(results):
     for name, others in references.items():
         if results.runs(by_name[name].settings):
             settings = *others, *by_name[name].settings
-            drawn[name] = _finals(results, settings, by_name[name].title)
+            timed = by_name[name] not in beyond
+            drawn[name] = _finals(results, settings, by_name[name].title, timed)
     return {**drawn, **profiled.draw(results)}
 
 
@@ -67,18 +69,20 @@ def _at(batch):
     return tuple(Setting(bn, batch) for bn in ("none", "normal", "multigpu"))
 
 
-def _finals(results, settings, title):
+def _finals(results, settings, title, timed):
+    groups = group_runs(results.runs(settings))
+    if not timed:
+        return bars.finals(groups, title)
     # As in the tables: only the first seed's runs had the machine to themselves.
-    timed = [
+    runs = [
         run
         for setting in settings
         for run in (
             results.runs([setting]) if setting.batch == 64 else results.first(setting)
         )
     ]
-    groups = group_runs(results.runs(settings))
     notes = ["time at batch sizes other than 64: of the first seed"]
-    return bars.finals(groups, title, group_runs(timed), notes)
+    return bars.finals(groups, title, group_runs(runs), notes)
 
 
 def _sweep(results, experiment, groups, timed=True):

@@ -84,28 +84,26 @@ def total_times(groups, title, paper):
 
 
 def finals(groups, title, timed=None, notes=()):
-    """Draw final test accuracy and training time per epoch as bars.
+    """Draw final test accuracy as bars, and training time per epoch.
 
     Args:
         groups (list): Groups of one scale, in the order in which they are drawn.
         title (str): Title of the figure.
-        timed (list or None): Likewise, of those runs whose times count; by default all.
+        timed (list or None): Likewise, of those runs whose times count, if any do.
         notes (iterable of str): Lines for the caption.
 
     Returns:
         matplotlib.figure.Figure: The figure.
     """
     places = range(len(groups))
-    figure = Figure(
-        figsize=(8.2, _BAR_INCHES * len(groups) + 1.6), layout="constrained"
-    )
-    figure.suptitle(title)
+    panels = [(groups, "final_accuracy", 100, "Test accuracy [%]")]
+    if timed:
+        panels.append((timed, "epoch_time", 1, "Training time per epoch [s]"))
+    height = _BAR_INCHES * len(groups) + 1.6
+    figure = Figure(figsize=(2.2 + 3 * len(panels), height), layout="constrained")
+    figure.suptitle(style.wrap(title, 1.8 + 3 * len(panels)))
     colours = networks.colours(group.network for group in groups)
-    axes = figure.subplots(1, 2, sharey=True)
-    panels = (
-        (groups, "final_accuracy", 100, "Test accuracy [%]"),
-        (timed or groups, "epoch_time", 1, "Training time per epoch [s]"),
-    )
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (of, quantity, factor, label) in zip(axes, panels):
         values = factor * np.array([group.middle(quantity) for group in of])
         looks = [colours[group.network] for group in groups]
