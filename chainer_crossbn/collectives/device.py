@@ -5,6 +5,7 @@ The moments of the ranks' mini-batches travel as sums,
 """
 
 import ctypes
+import time
 from typing import NamedTuple
 
 import numpy
@@ -15,6 +16,7 @@ from chainer_crossbn.kernels import packing
 from chainer_crossbn.kernels.launching import copy_to_device, copy_to_host, pinned
 
 _MAIL_TAG = 0x4343
+_PATIENCE_WITH_DEVICE = 1.0  # seconds; less than others have for the last words
 
 
 class _Step(NamedTuple):
@@ -71,9 +73,9 @@ class DeviceChannel(Channel):
         step = self._next_step(layer, size)
         self._read_mail()
         if self._mail_of(self._turn):
-            self._fail(self._place_of(step))
+            self._fail(self._where(step))
         if step.number == 1:
-            self._look(self._place_of(step))
+            self._look(step)
         return step
 
     def _make_step(self, layer, size, number):
@@ -84,28 +86,38 @@ class DeviceChannel(Channel):
         self._all_reduce(sent, received)
         return received
 
-    def _look(self, place):
+    def _look(self, step):
         """Look at what the device had found when this was last called."""
         if self._looking:
             # In turns, as a device waits for ever for a rank that does not come.
             self._wait(
-                lambda: self._event.done, place, lambda: self._mail_of(self._turn)
+                lambda: self._event.done or self._mail_of(self._turn),
+                self._place_of(step),
+                lambda: False,
             )
-            if self._seen[0]:
-                self._fail(place)
+            if self._seen[0] or self._mail_of(self._turn):
+                self._fail(self._where(step))
         stream = cuda.cupy.cuda.get_current_stream()
         seen = ctypes.c_void_p(self._seen.ctypes.data)
         self._flag.data.copy_to_host_async(seen, self._flag.nbytes, stream)
         self._event.record(stream)
         self._looking = True
 
-    def _fail(self, place):
-        # Where this rank was when it went wrong, if the device knows, and not where the
-        # host has come to since.
-        if self._looking and self._event.done and self._seen[0]:
-            (step,) = (s for s in self._steps.values() if s.number == self._seen[0])
-            place = self._place_of(step)
-        super()._fail(place)
+    def _where(self, step):
+        """Return where this rank first was not at the layer of the others.
+
+        Args:
+            step: Where it is now, which is what there is to tell when the device, of
+                which another rank may have heard earlier, does not know.
+        """
+        deadline = time.monotonic() + _PATIENCE_WITH_DEVICE
+        while self._looking and time.monotonic() < deadline:
+            if self._event.done:
+                found = {s.number: s for s in self._steps.values()}
+                step = found.get(int(self._seen[0]), step)
+                break
+            time.sleep(0.001)
+        return self._place_of(step)
 
 
 class StagedChannel:
