@@ -10,6 +10,7 @@
 
 #define ON_HOST
 #define __global__
+#define __launch_bounds__(threads)
 #define __device__
 #define __shared__ static thread_local
 

@@ -15,6 +15,7 @@ import numpy as np
 HERE = Path(__file__).parent
 THREADS = 256  # of a block
 WAYS = ("planes", "wide_planes", "columns", "wide_columns")
+KERNEL = re.compile(r"(?:__global__|KERNEL_OF_THREADS) void (\w+?)(##NAME)?\(")
 ENTRY = """
 static void call_{name}(void** arguments) {{ host::call({name}, arguments); }}
 extern "C" int launch_{name}(const unsigned* grid, unsigned n_threads, void** values) {{
@@ -95,7 +96,9 @@ def compiled(code, options=()):
 def kernels(code):
     """Return the names of the kernels of a source."""
     found = []
-    for name, pasted in re.findall(r"__global__ void (\w+?)(##NAME)?\(", code):
+    for name, pasted in re.findall(
+        r"(?:__global__|KERNEL_OF_THREADS) void (\w+?)(##NAME)?\(", code
+    ):
         found += [name + way for way in WAYS] if pasted else [name]
     return found
 

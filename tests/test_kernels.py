@@ -116,7 +116,8 @@ class TestKernels:
     def test_input_gradient(self, module, shape, dtype, on_device, relu):
         x, gy, (mean, inv_std) = case(shape, dtype)
         gamma, beta = parameters(shape, dtype)
-        relu_of = (gamma, beta - 3) if relu else None
+        # Since the forward pass gamma has changed.
+        relu_of = (gamma + 1, beta - 3) if relu else None
         total = np.random.RandomState(2).randn(2, shape[1])
         count = np.array(37.0) if on_device else 37
         gx = module.input_gradient(
@@ -178,6 +179,23 @@ def test_normalize_batch(module, shape, dtype, count, running_dtype, relu):
         if old is not None:
             expected = 0.75 * old.astype(np.float64) + 0.25 * new
             assert error(found, expected) < TOLERANCE[running_dtype]
+
+
+def test_running_statistics_do_not_hang_on_images(module):
+    state = np.random.RandomState(0)
+    mean, m2, *before = state.uniform(0.5, 2, (4, 300))
+    gamma, beta = np.ones((2, 300), "f")
+    kept = []
+    for shape in ((0, 300, 9), (5, 300, 9), (5, 300, 1), (0, 300, 0)):
+        apart = np.empty((300, 4), "f")  # of which they are columns
+        apart[:, ::2] = np.transpose(before)
+        running = apart[:, 0], apart[:, 2]
+        others = gamma, beta, running, 0.9
+        module.normalize_batch(np.ones(shape, "f"), 12, mean, m2, 1e-5, *others)
+        kept.append(np.stack(running).tobytes())
+    assert len(set(kept)) == 1
+    expected = 0.9 * before[0] + 0.1 * mean, 0.9 * before[1] + 0.1 * m2 / 11
+    assert error(np.stack(running), expected) < 1e-7
 
 
 def test_infinities_and_nans_stay(module):

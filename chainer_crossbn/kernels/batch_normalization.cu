@@ -1,10 +1,10 @@
 // Batch normalization of arrays of shape (n, c, s), with arithmetic in double.
 //
-// To be defined: ELEMENT, the type of the images, and PARAMETER, that of gamma, beta
-// and the running statistics, each float, double or Half; WIDE_PLANES and WIDE_COLUMNS,
-// how many elements a thread loads at a time where they lie at addresses that permit it;
-// RELU, 1 where ReLU follows, and else 0: the backward pass then computes its input once
-// more.
+// To be defined: ELEMENT, PARAMETER and RUNNING, the types of the images, of gamma and
+// beta, and of the running statistics, each float, double or Half; WIDE_PLANES and
+// WIDE_COLUMNS, how many elements a thread loads at a time where they lie at addresses
+// that permit it; RELU, 1 where ReLU follows, and else 0: the backward pass then computes
+// its input once more.
 //
 // An array is read in one of two ways. By planes: a block has one channel, and its
 // threads have neighbouring positions of it. By columns, where s is a small power of two
@@ -116,10 +116,10 @@ struct Pass {
 
 struct Passes {
   const double *mean, *inv_std;
-  const PARAMETER *gamma, *beta;  // not read where there is no ReLU
+  const PARAMETER *gamma, *beta;  // as they were in the forward pass, if ReLU followed
 
   __device__ Pass of(Size channel) const {
-    if (!RELU) return Pass();
+    if (!RELU || !gamma) return Pass();
     const double scale = to_double(gamma[channel]) * inv_std[channel];
     return {mean[channel], scale, to_double(beta[channel])};
   }
@@ -465,7 +465,7 @@ struct Statistics {
   Count count;
   double eps;
   double* inv_std;
-  PARAMETER *running_mean, *running_var;  // or null
+  RUNNING *running_mean, *running_var;  // or null
   double decay;
 
   // Returns 1 / sqrt(var + eps); writes it, and the running statistics, where it is to.
@@ -482,7 +482,7 @@ struct Statistics {
     return found;
   }
 
-  __device__ void keep(PARAMETER& running, double now) const {
+  __device__ void keep(RUNNING& running, double now) const {
     assign(running, decay * to_double(running) + (1 - decay) * now);
   }
 };
@@ -502,7 +502,8 @@ struct Normalizations {
 struct Gradients {
   typedef Gradient Of;
   const double *mean, *inv_std;
-  const PARAMETER *gamma, *beta;
+  const PARAMETER* gamma;
+  Passes passes;
   const double* total;  // over all ranks: sums of gy, then of gy * x_hat
   Count count;
   Size c;
@@ -510,7 +511,6 @@ struct Gradients {
   __device__ Of of(Size channel) const {
     const double n = count.get(), std = inv_std[channel];
     const double slope = std * (total[c + channel] / n);
-    const Passes passes = {mean, inv_std, gamma, beta};
     return {mean[channel], slope, to_double(gamma[channel]) * std, total[channel] / n,
             passes.of(channel)};
   }
@@ -574,15 +574,19 @@ __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMEN
   KERNEL(columns, 1, columns) \
   KERNEL(columns, WIDE_COLUMNS, wide_columns)
 
+// The bound lets compilers give a thread all the registers that it can have.
+#define KERNEL_OF_THREADS __launch_bounds__(THREADS) __global__
+
 #define MOMENTS(WAY, WIDTH, NAME) \
-  __global__ void moments_by_##NAME(ARRAY, const ELEMENT* x, Moments* parts, \
-                                    unsigned* arrived, double* mean, double* m2) { \
+  KERNEL_OF_THREADS void moments_by_##NAME( \
+      ARRAY, const ELEMENT* x, Moments* parts, unsigned* arrived, double* mean, \
+      double* m2) { \
     reduce_##WAY<Moments, WIDTH>(THE_ARRAY, x, 0, Passes(), {parts, arrived}, \
                                  {mean, m2}); \
   }
 
 #define SUMS(WAY, WIDTH, NAME) \
-  __global__ void sums_by_##NAME( \
+  KERNEL_OF_THREADS void sums_by_##NAME( \
       ARRAY, const ELEMENT* x, const ELEMENT* gy, const double* mean, \
       const double* inv_std, const PARAMETER* gamma, const PARAMETER* beta, \
       Sums* parts, unsigned* arrived, double* sums, PARAMETER* gradients) { \
@@ -593,10 +597,10 @@ __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMEN
 
 // The count is at `count_at`, unless that is null.
 #define NORMALIZE(WAY, WIDTH, NAME) \
-  __global__ void normalize_by_##NAME( \
+  KERNEL_OF_THREADS void normalize_by_##NAME( \
       ARRAY, const ELEMENT* x, ELEMENT* y, const double* mean, const double* m2, \
       const double* count_at, double count, double eps, double* inv_std, \
-      PARAMETER* running_mean, PARAMETER* running_var, double decay, \
+      RUNNING* running_mean, RUNNING* running_var, double decay, \
       const PARAMETER* gamma, const PARAMETER* beta) { \
     const Normalizations maps = {{mean, m2, {count_at, count}, eps, inv_std, \
                                   running_mean, running_var, decay}, \
@@ -605,11 +609,13 @@ __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMEN
   }
 
 #define DIFFERENTIATE(WAY, WIDTH, NAME) \
-  __global__ void differentiate_by_##NAME( \
+  KERNEL_OF_THREADS void differentiate_by_##NAME( \
       ARRAY, const ELEMENT* x, const ELEMENT* gy, ELEMENT* gx, const double* mean, \
-      const double* inv_std, const PARAMETER* gamma, const PARAMETER* beta, \
-      const double* total, const double* count_at, double count) { \
-    const Gradients maps = {mean, inv_std, gamma, beta, \
+      const double* inv_std, const PARAMETER* gamma, const PARAMETER* relu_gamma, \
+      const PARAMETER* relu_beta, const double* total, const double* count_at, \
+      double count) { \
+    const Gradients maps = {mean, inv_std, gamma, \
+                            {mean, inv_std, relu_gamma, relu_beta}, \
                             total, {count_at, count}, c}; \
     map_##WAY<Gradients, WIDTH>(THE_ARRAY, x, gy, gx, maps); \
   }

@@ -30,13 +30,15 @@ _MOST_PARTS = 65535  # what CUDA permits
 
 
 @functools.cache
-def options(element, parameter, relu):
+def options(element, parameter, relu, running=None):
     """Return the options that :data:`SOURCE` is compiled with.
 
     Args:
         element (numpy.dtype): Of the images.
-        parameter (numpy.dtype): Of gamma, beta and the running statistics.
+        parameter (numpy.dtype): Of gamma and beta.
         relu (bool): Whether ReLU follows.
+        running (numpy.dtype or None): Of the running statistics, by default that of
+            gamma and beta.
 
     Returns:
         tuple of str.
@@ -44,6 +46,7 @@ def options(element, parameter, relu):
     return (
         f"-DELEMENT={_TYPES[element.char]}",
         f"-DPARAMETER={_TYPES[parameter.char]}",
+        f"-DRUNNING={_TYPES[(running or parameter).char]}",
         f"-DWIDE_PLANES={_width(element.itemsize, True)}",
         f"-DWIDE_COLUMNS={_width(element.itemsize, False)}",
         f"-DRELU={int(relu)}",
@@ -111,8 +114,8 @@ def _module_of(x):
     return numpy if isinstance(x, numpy.ndarray) else cuda.cupy
 
 
-def _launcher(element, parameter, relu):
-    return launching.launcher(SOURCE, options(element, parameter, relu))
+def _launcher(*types):
+    return launching.launcher(SOURCE, options(*types))
 
 
 def _reduce(launch, kernel, plan, arguments, states, results):
@@ -155,37 +158,38 @@ def moments(x):
 
 def normalize_batch(x, count, mean, m2, eps, gamma, beta, running, decay, relu=False):
     """As :func:`chainer_crossbn.kernels.arrays.normalize_batch`."""
-    given = running[0] is not None
-    mean, m2 = _contiguous(mean), _contiguous(m2)
-    if x.size == 0 or (
-        given
-        and not all(v.dtype == gamma.dtype and v.flags.c_contiguous for v in running)
-    ):
-        inv_std = arrays.finish_statistics(count, mean, m2, eps, running, decay)
-        return normalize(x, mean, inv_std, gamma, beta, relu), inv_std
+    m2 = _contiguous(m2)
     inv_std = _module_of(x).empty(m2.shape)
     making = m2, *_count(count), float(eps), inv_std
-    kept = *(running if given else (NULL, NULL)), float(decay)
-    return _normalize(x, mean, (*making, *kept), gamma, beta, relu), inv_std
+    y = _normalize(x, mean, making, gamma, beta, running, decay, relu)
+    return y, inv_std
 
 
 def normalize(x, mean, inv_std, gamma, beta, relu=False):
     """As :func:`chainer_crossbn.kernels.arrays.normalize`."""
-    if x.size == 0:
-        return _module_of(x).empty_like(x)
-    known = NULL, NULL, 0.0, 0.0, inv_std, NULL, NULL, 0.0
-    return _normalize(x, mean, known, gamma, beta, relu)
+    known = NULL, NULL, 0.0, 0.0, inv_std
+    return _normalize(x, mean, known, gamma, beta, (None, None), 0.0, relu)
 
 
-def _normalize(x, mean, statistics, gamma, beta, relu):
+def _normalize(x, mean, statistics, gamma, beta, running, decay, relu):
     x = _contiguous(x)
     y = _module_of(x).empty_like(x)
     gamma = _contiguous(gamma)
-    launch = _launcher(x.dtype, gamma.dtype, relu)
-    plan = _plan_of(launch, x, y)
-    parameters = gamma, _contiguous(beta, gamma.dtype)
+    kept, dtype = (NULL, NULL), gamma.dtype
+    if running[0] is not None:
+        kept, dtype = tuple(map(_contiguous, running)), running[0].dtype
+    launch = _launcher(x.dtype, gamma.dtype, relu, dtype)
+    # Without images the statistics are still to be finished, as on all ranks.
+    planned = (x, y) if x.size else (x.reshape(0, x.shape[1], 1),)
+    plan = _plan_of(launch, *planned)
+    parameters = *kept, float(decay), gamma, _contiguous(beta, gamma.dtype)
     name = f"normalize_by_{plan.way}"
+    mean = _contiguous(mean)
     launch(name, plan.grid, *plan.array, x, y, mean, *statistics, *parameters)
+    if running[0] is not None:
+        for given, found in zip(running, kept):
+            if found is not given:
+                given[...] = found
     return y
 
 
@@ -213,10 +217,12 @@ def input_gradient(x, gy, mean, inv_std, gamma, total, count, relu_of=None):
     gx = _module_of(x).empty_like(x)
     if x.size:
         gamma = _contiguous(gamma)
-        beta = NULL if relu_of is None else _contiguous(relu_of[1], gamma.dtype)
+        of_relu = NULL, NULL
+        if relu_of is not None:
+            of_relu = (_contiguous(v, gamma.dtype) for v in relu_of)
         launch = _launcher(x.dtype, gamma.dtype, relu_of is not None)
         plan = _plan_of(launch, x, gy, gx)
-        statistics = mean, inv_std, gamma, beta, _contiguous(total), *_count(count)
+        statistics = mean, inv_std, gamma, *of_relu, _contiguous(total), *_count(count)
         name = f"differentiate_by_{plan.way}"
         launch(name, plan.grid, *plan.array, x, gy, gx, *statistics)
     return gx

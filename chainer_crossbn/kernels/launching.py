@@ -1,6 +1,7 @@
 """Compiles and launches kernels of CUDA source, on the current device and stream."""
 
 import functools
+import threading
 
 import numpy
 from chainer.backends import cuda
@@ -44,7 +45,7 @@ class Launcher:
         self._functions[name](grid, (THREADS,), arguments)
 
     def counters(self, size):
-        """Return zeros for the current stream, which kernels leave as such.
+        """Return zeros for this thread's current stream, which kernels leave as such.
 
         Args:
             size (int): How many at least.
@@ -52,7 +53,8 @@ class Launcher:
         Returns:
             uint32 array.
         """
-        stream = cuda.cupy.cuda.get_current_stream().ptr
+        # Threads may have streams of their own under one handle.
+        stream = threading.get_ident(), cuda.cupy.cuda.get_current_stream().ptr
         found = self._counters.get(stream)
         if found is None or found.size < size:
             size = 1 << (size - 1).bit_length()

@@ -18,8 +18,8 @@ from cuda_on_host import kernels
 from chainer_crossbn.kernels import gpu, packing
 
 ARCHITECTURES = {"cu11": (37, 50, 60, 70, 80), "cu12": (50, 60, 70, 80, 90, 100)}
-# Of images and of parameters: alike, and those of mixed16.
-DTYPES = ["ee", "ef", "ff", "dd"]
+# Of images and of parameters: alike, those of mixed16, and of second derivatives.
+DTYPES = ["ee", "ef", "ff", "dd", "de", "df"]
 SOURCES = [
     *(
         (gpu.SOURCE, gpu.options(*map(np.dtype, dtypes), relu))

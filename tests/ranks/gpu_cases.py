@@ -72,6 +72,12 @@ def test_a_rank_without_images(comm, device, empty):
         counts[0 if empty == "first" else -1] = 0
     x, gy = batch((sum(counts), 5, 2, 2), "float32")
     check(comm, x, gy, counts, device=device)
+    link = CrossBatchNormalization(5, comm)
+    link.to_device(device)
+    mine = part_of(comm, counts)
+    run(link, x[mine], gy[mine])
+    kept = [to_host(v).tobytes() for v in (link.avg_mean, link.avg_var)]
+    assert comm.mpi_comm.allgather(kept) == [kept] * comm.size
 
 
 def test_all_ranks_empty(comm, device):
