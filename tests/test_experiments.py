@@ -278,6 +278,12 @@ def test_a_failed_run_is_named_and_the_others_go_on(fake, out, capsys):
     assert not (out / "normal-b64-s0.output").exists()
 
 
+def test_output_that_was_cleared_away_stops_nothing(fake, out):
+    fake("os.unlink(path + '.output')")
+    assert main(out, "--only", "fig3") == 0
+    assert len(list(out.glob("*/log"))) == 3
+
+
 def test_a_run_that_is_refused_stops_all(fake, out, capsys):
     fake("sys.exit(print('train_cifar.py: error: no', file=sys.stderr) or 2)")
     assert main(out) == 2

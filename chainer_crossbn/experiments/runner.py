@@ -110,7 +110,7 @@ def _run_one(job, out, data, descriptor, signals):
         finally:
             _end(process)
     if process.returncode == 0:
-        output.unlink()
+        output.unlink(missing_ok=True)  # it was of use while the run lasted
         return None
     lines = output.read_text(errors="replace").strip().splitlines() or ["no output"]
     if process.returncode == _REFUSED:
