@@ -31,7 +31,7 @@ def test_cases(n_ranks, way, env):
 
 
 def errors_of(n_ranks, fault, iteration, env):
-    env = stand_in({**env, "CHAINER_CROSSBN_TIMEOUT": "1"})
+    env = stand_in({**env, "CHAINER_CROSSBN_TIMEOUT": "4"})
     program = RANKS / "order.py", fault, iteration, "gpu"
     done = mpiexec(n_ranks, *program, env=env, timeout=120)
     assert done.stdout.startswith("["), done.stderr

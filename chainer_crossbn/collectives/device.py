@@ -16,7 +16,7 @@ from chainer_crossbn.kernels import packing
 from chainer_crossbn.kernels.launching import copy_to_device, copy_to_host, pinned
 
 _MAIL_TAG = 0x4343
-_PATIENCE_WITH_DEVICE = 1.0  # seconds; less than others have for the last words
+_PATIENCE_WITH_DEVICE = 0.2  # seconds; far less than others have for last words
 
 
 class _Step(NamedTuple):
