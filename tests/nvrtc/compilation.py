@@ -20,11 +20,12 @@ from chainer_crossbn.kernels import gpu, packing
 ARCHITECTURES = {"cu11": (37, 50, 60, 70, 80), "cu12": (50, 60, 70, 80, 90, 100)}
 # Of images and of parameters: alike, those of mixed16, and of second derivatives.
 DTYPES = ["ee", "ef", "ff", "dd", "de", "df"]
+RELU_OF = ["ef", "ff"]  # what training uses
 SOURCES = [
     *(
         (gpu.SOURCE, gpu.options(*map(np.dtype, dtypes), relu))
-        for dtypes in DTYPES
-        for relu in (False, True)
+        for relu, of in ((False, DTYPES), (True, RELU_OF))
+        for dtypes in of
     ),
     (packing.SOURCE, ()),
 ]
