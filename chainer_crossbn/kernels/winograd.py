@@ -343,10 +343,11 @@ def _matrices(count, rows, columns, dtype):
     They write, or read, all matrices at one place at a time. An odd number of cache
     lines from each to the next lets them lie in different sets of the cache; multiples
     of the size of a page would push each other out, which takes five times as long.
+    Some memory lies between any two, so that the transforms are compiled but once.
     """
     size = rows * columns
     a_line = _LINE_BYTES // dtype.itemsize
-    lines = -(-size // a_line) | 1
+    lines = (size // a_line + 1) | 1
     whole = numpy.empty((count, lines * a_line), dtype)
     return whole[:, :size].reshape(count, rows, columns)
 
