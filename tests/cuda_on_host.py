@@ -96,9 +96,7 @@ def compiled(code, options=()):
 def kernels(code):
     """Return the names of the kernels of a source."""
     found = []
-    for name, pasted in re.findall(
-        r"(?:__global__|KERNEL_OF_THREADS) void (\w+?)(##NAME)?\(", code
-    ):
+    for name, pasted in KERNEL.findall(code):
         found += [name + way for way in WAYS] if pasted else [name]
     return found
 
