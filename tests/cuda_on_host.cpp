@@ -1,6 +1,6 @@
 // Enough of CUDA to run kernels on the host: a few blocks at a time, the threads of a
-// block in turns from one __syncthreads to the next. Compiled in front of a kernel's
-// source.
+// block in turns from one __syncthreads to the next, each time in another order, so that
+// a barrier that is missing shows. Compiled in front of a kernel's source.
 
 #include <math.h>
 #include <pthread.h>
@@ -21,14 +21,24 @@ static thread_local Place threadIdx, blockIdx;
 static Place gridDim;
 
 namespace host {
-const int MOST_THREADS = 256, STACK = 1 << 16, BLOCKS_AT_A_TIME = 4;
+const int STACK = 1 << 16, BLOCKS_AT_A_TIME = 4;
 static thread_local char* stacks;
-static thread_local ucontext_t threads[MOST_THREADS], scheduler;
-static thread_local bool ended[MOST_THREADS];
+static thread_local ucontext_t threads[THREADS], scheduler;
+static thread_local bool ended[THREADS];
 static void (*body)(void**);
 static void** arguments;
-static unsigned n_threads, next_block;
+static unsigned next_block;
 static bool all_well;
+
+// Steele, Lea and Flood (2014): SplitMix.
+static unsigned random_number() {
+  static unsigned long long state;
+  unsigned long long z =
+      __atomic_add_fetch(&state, 0x9e3779b97f4a7c15ull, __ATOMIC_RELAXED);
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+  return z >> 32;
+}
 
 static void run_thread() {
   body(arguments);
@@ -42,7 +52,7 @@ static void turn(int thread) {
 
 // Returns whether all threads came to the same barriers, as CUDA wants it.
 static bool run_block() {
-  for (unsigned i = 0; i < n_threads; ++i) {
+  for (unsigned i = 0; i < THREADS; ++i) {
     ended[i] = false;
     getcontext(&threads[i]);
     threads[i].uc_stack.ss_sp = stacks + i * STACK;
@@ -52,17 +62,20 @@ static bool run_block() {
   }
   for (;;) {
     unsigned n_ended = 0;
-    for (unsigned i = 0; i < n_threads; ++i) {
-      turn(i);
-      n_ended += ended[i];
+    // THREADS being a power of two, each comes up once.
+    const unsigned first = random_number(), step = 2 * random_number() + 1;
+    for (unsigned i = 0; i < THREADS; ++i) {
+      const unsigned thread = (first + i * step) % THREADS;
+      turn(thread);
+      n_ended += ended[thread];
     }
-    if (n_ended == n_threads) return true;
+    if (n_ended == THREADS) return true;
     if (n_ended) return false;
   }
 }
 
 static void* run_blocks(void*) {
-  stacks = (char*)malloc(MOST_THREADS * STACK);
+  stacks = (char*)malloc(THREADS * STACK);
   for (;;) {
     const unsigned block = __atomic_fetch_add(&next_block, 1, __ATOMIC_RELAXED);
     if (block >= gridDim.x * gridDim.y) break;
@@ -106,10 +119,9 @@ static unsigned atomicAdd(unsigned* at, unsigned value) {
 }
 
 static bool launch_blocks(void (*body)(void**), const unsigned* grid,
-                          unsigned n_threads, void** arguments) {
+                          void** arguments) {
   host::body = body;
   host::arguments = arguments;
-  host::n_threads = n_threads;
   host::next_block = 0;
   host::all_well = true;
   gridDim.x = grid[0];

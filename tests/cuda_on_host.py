@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-THREADS = 256  # of a block
 WAYS = ("planes", "wide_planes", "columns", "wide_columns")
 KERNEL = re.compile(r"(?:__global__|KERNEL_OF_THREADS) void (\w+?)(##NAME)?\(")
 ENTRY = """
 static void call_{name}(void** arguments) {{ host::call({name}, arguments); }}
-extern "C" int launch_{name}(const unsigned* grid, unsigned n_threads, void** values) {{
-  return launch_blocks(call_{name}, grid, n_threads, values);
+extern "C" int launch_{name}(const unsigned* grid, void** values) {{
+  return launch_blocks(call_{name}, grid, values);
 }}
 """
 
@@ -39,7 +38,10 @@ class Launcher:
     multiprocessors = 2
 
     def __init__(self, source, options):
-        self._launch = load(source.read_text(), options)
+        # The stand-in for CuPy, without which this can't be imported, imports us.
+        from chainer_crossbn.kernels.launching import OPTIONS
+
+        self._launch = load(source.read_text(), (*OPTIONS, *options))
         self._counters = np.zeros(1024, np.uint32)
 
     def __call__(self, name, grid, *arguments):
@@ -70,7 +72,7 @@ def load(code, options):
         grid = (ctypes.c_uint * 2)(*grid, *[1] * (2 - len(grid)))
         values = [_value(argument) for argument in arguments]
         pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-        ended_well = getattr(functions, f"launch_{name}")(grid, THREADS, pointers)
+        ended_well = getattr(functions, f"launch_{name}")(grid, pointers)
         assert ended_well, f"{name}: not all threads came to the same barriers"
 
     return launch

@@ -215,6 +215,20 @@ def test_moments_with_a_first_row_far_from_the_rest(module):
     assert error(m2, summed((exact(x) - exact(expected)) ** 2)) < 1e-14
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 700_000), (200_000, 4, 1)])
+def test_more_blocks_than_merge_at_once(shape, monkeypatch):
+    monkeypatch.setattr(launching, "launcher", cuda_on_host.launcher)
+    monkeypatch.setattr(cuda_on_host.Launcher, "multiprocessors", 128)
+    x, gy, _ = case(shape, "float32")
+    mean, m2 = gpu.moments(x)
+    expected = exact(x).mean(axis=(0, 2)).astype(np.float64)
+    assert error(mean, expected) < 1e-15
+    assert error(m2, summed((exact(x) - exact(expected)) ** 2)) < 1e-13
+    sums, _ = gpu.gradient_sums(x, gy, mean, np.ones(shape[1]), np.dtype("f"))
+    expected = summed(exact(gy)), summed(exact(gy) * (exact(x) - exact(mean)))
+    assert error(sums, np.concatenate(expected)) < 1e-13
+
+
 @pytest.mark.parametrize("module", [arrays, cpu])  # it runs on the host
 @pytest.mark.parametrize("counts", [(3, 5), (0, 5), (5, 0), (0, 0), (1, 1)])
 def test_merge(module, counts):

@@ -4,7 +4,7 @@
 // beta, and of the running statistics, each float, double or Half; WIDE_PLANES and
 // WIDE_COLUMNS, how many elements a thread loads at a time where they lie at addresses
 // that permit it; RELU, 1 where ReLU follows, and else 0: the backward pass then computes
-// its input once more.
+// its input once more; THREADS, how many a block has, a power of two.
 //
 // An array is read in one of two ways. By planes: a block has one channel, and its
 // threads have neighbouring positions of it. By columns, where s is a small power of two
@@ -16,7 +16,6 @@
 
 typedef long long Size;
 
-const int THREADS = 256;
 const int CHUNK = 4;  // loads of a thread that are under way together
 
 struct Half {
@@ -160,10 +159,10 @@ struct SumOfColumns {
     for (int w = 0; w < WIDTH; ++w) values[thread * WIDTH + w] = value[w];
     __syncthreads();
     double sum = 0;
-    if (thread < columns)
+    if (thread < columns) {
       for (int i = thread; i < THREADS * WIDTH; i += columns) sum += values[i];
-    __syncthreads();
-    if (thread < columns) values[thread] = sum;
+      values[thread] = sum;  // which no other thread has read
+    }
     __syncthreads();
     sum = 0;
     if (thread * s < columns)

@@ -7,6 +7,7 @@ import numpy
 from chainer.backends import cuda
 
 THREADS = 256  # of a block
+OPTIONS = ("--std=c++11", f"-DTHREADS={THREADS}")  # of the compiler, always
 NULL = numpy.uintp(0)
 
 
@@ -16,7 +17,7 @@ class Launcher:
     Args:
         device (int): Which one, the current device from now on.
         source (pathlib.Path): CUDA C++.
-        options (tuple of str): Of the compiler.
+        options (tuple of str): Of the compiler, beside :data:`OPTIONS`.
 
     Attributes:
         multiprocessors (int): How many the device has.
@@ -27,7 +28,7 @@ class Launcher:
             "MultiProcessorCount"
         ]
         self._module = cuda.cupy.RawModule(
-            code=source.read_text(), options=("--std=c++11", *options)
+            code=source.read_text(), options=(*OPTIONS, *options)
         )
         self._functions = {}
         self._counters = {}
@@ -67,7 +68,7 @@ def launcher(source, options=()):
 
     Args:
         source (pathlib.Path): CUDA C++.
-        options (tuple of str): Of the compiler.
+        options (tuple of str): Of the compiler, beside :data:`OPTIONS`.
     """
     return _launcher(cuda.cupy.cuda.Device().id, source, options)
 

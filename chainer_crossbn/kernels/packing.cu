@@ -1,9 +1,10 @@
-// What ranks send each other and get back: two tags, then numbers.
+// What ranks send each other and get back: two tags, then numbers. Blocks are THREADS
+// wide, which is to be defined.
 
 typedef long long Size;
 
 __device__ inline Size index_of_thread() {
-  return (Size)blockIdx.x * 256 + threadIdx.x;
+  return (Size)blockIdx.x * THREADS + threadIdx.x;
 }
 
 __device__ inline void tag(double* packed, double number) {

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from cuda_on_host import kernels
 
-from chainer_crossbn.kernels import gpu, packing
+from chainer_crossbn.kernels import gpu, launching, packing
 
 ARCHITECTURES = {"cu11": (37, 50, 60, 70, 80), "cu12": (50, 60, 70, 80, 90, 100)}
 # Of images and of parameters: alike, those of mixed16, and of second derivatives.
@@ -78,7 +78,7 @@ def test_compilation(release, architecture, source, options):
     status, log, code = compiled(
         compiler(release),
         source,
-        ("--std=c++11", f"--gpu-architecture=sm_{architecture}", *options),
+        (*launching.OPTIONS, f"--gpu-architecture=sm_{architecture}", *options),
     )
     assert status == 0, log
     assert not DEPRECATED.sub("", log).strip()
