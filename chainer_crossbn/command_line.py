@@ -1,17 +1,17 @@
-"""What the commands have in common: number arguments, and refusing in one line."""
+"""What the commands have in common: number arguments, and what they say."""
 
 import argparse
+import io
 import math
+import os
+import sys
 
 
 class UsageError(Exception):
     """What the user asked for can't be done; the message is one line that says why."""
 
     def __init__(self, message):
-        # What the user gave may hold line breaks, or bytes that are no text.
-        super().__init__(
-            "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message))
-        )
+        super().__init__(_in_one_line(message))
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,6 +22,36 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         raise UsageError(f"{message} (see --help)")
+
+
+def print_anything():
+    """Have what standard output can't encode, as in a file's name, printed as escapes.
+
+    Standard error does so from the start.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def complain(program, message):
+    """Say something in one line on standard error.
+
+    Args:
+        program (str): Who says it.
+        message: What there is to say.
+    """
+    print(f"{program}: {_in_one_line(message)}", file=sys.stderr, flush=True)
+
+
+def stop_printing():
+    """Do without a reader of standard output that has seen enough and is gone."""
+    # Python flushes once more when it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _in_one_line(text):
+    # What the user gave may hold line breaks, or bytes that are no text.
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def number(kind, low, high=math.inf, low_included=True):

@@ -26,7 +26,7 @@ from chainer_crossbn import (
     threads,
 )
 from chainer_crossbn.building import Setup
-from chainer_crossbn.command_line import UsageError
+from chainer_crossbn.command_line import UsageError, print_anything
 from chainer_crossbn.ending import Ended
 from chainer_crossbn.extensions import Guard
 from chainer_crossbn.kernels.memory import keep_freed_memory
@@ -55,6 +55,7 @@ def main(argv=None):
     An error in one rank ends the processes of all ranks with status 1, an interrupt
     with status 130.
     """
+    print_anything()
     world = MPI.COMM_WORLD
     try:
         run(sys.argv[1:] if argv is None else argv, world)

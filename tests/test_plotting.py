@@ -328,7 +328,7 @@ def test_only_broken_runs(tmp_path, capsys):
 
 def test_line_break_in_name_stays_in_line(tmp_path, capsys):
     assert plotting.main([str(tmp_path / "a\nb\x1b[2J")]) == 2
-    assert one_error(capsys, "a?b?[2J")
+    assert one_error(capsys, r"a\nb\x1b[2J")
 
 
 def test_runs_without_common_directory(monkeypatch, capsys, tmp_path):

@@ -6,7 +6,14 @@ import os
 import sys
 from argparse import Namespace
 
-from chainer_crossbn.command_line import Parser, UsageError, add, number
+from chainer_crossbn.command_line import (
+    Parser,
+    UsageError,
+    add,
+    complain,
+    number,
+    print_anything,
+)
 from chainer_crossbn.doctor import launch, versions
 from chainer_crossbn.doctor.findings import FATAL, Finding, status
 from chainer_crossbn.doctor.patience import Patience
@@ -24,6 +31,7 @@ def main(argv=None):
         int: Exit status, on all ranks: 0 all well, 1 something will hurt, 2 it can't
         run (or the arguments are wrong: one line on standard error).
     """
+    print_anything()
     size, rank = launch.told(os.environ)
     try:
         # Help, too, is told once.
@@ -65,7 +73,7 @@ def _parse(argv):
 
 def _refuse(rank, error):
     if rank == 0:
-        print(f"{_PROGRAM}: error: {error}", file=sys.stderr, flush=True)
+        complain(_PROGRAM, f"error: {error}")
     return 2
 
 

@@ -1,9 +1,16 @@
 """The command line of ``python -m chainer_crossbn.experiments``."""
 
 import os
-import sys
 
-from chainer_crossbn.command_line import Parser, UsageError, add, number
+from chainer_crossbn.command_line import (
+    Parser,
+    UsageError,
+    add,
+    complain,
+    number,
+    print_anything,
+    stop_printing,
+)
 from chainer_crossbn.experiments import (
     costs,
     jobs,
@@ -35,19 +42,19 @@ def main(argv=None):
         that can't be done (said in one line on standard error); 130 or 143 after
         SIGINT or SIGTERM.
     """
+    print_anything()
     try:
         return _run(_parse(argv))
     except UsageError as error:
-        print(f"{_PROGRAM}: error: {error}", file=sys.stderr, flush=True)
+        complain(_PROGRAM, f"error: {error}")
         return 2
     except runner.Stopped as stopped:
-        print(f"{_PROGRAM}: stopped; the same command goes on", file=sys.stderr)
+        complain(_PROGRAM, "stopped; the same command goes on")
         return 128 + stopped.signum
     except KeyboardInterrupt:  # while no run is being made
         return 130
     except BrokenPipeError:
-        # The reader has seen enough; Python flushes once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stop_printing()
         return 0
 
 

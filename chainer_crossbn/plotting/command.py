@@ -1,10 +1,15 @@
 """The command line: run directories in, figures and tables out."""
 
 import os
-import sys
 from pathlib import Path
 
-from chainer_crossbn.command_line import Parser, UsageError
+from chainer_crossbn.command_line import (
+    Parser,
+    UsageError,
+    complain,
+    print_anything,
+    stop_printing,
+)
 from chainer_crossbn.plotting import (
     bars,
     curves,
@@ -28,14 +33,14 @@ def main(argv=None):
         int: Exit status: 0, or 2 where the user asked for something that can't be done
         (said in one line on standard error).
     """
+    print_anything()
     try:
         _run(_parser().parse_args(argv))
     except (UsageError, FileNotFoundError) as error:
-        _complain(f"error: {error}")
+        complain(files.PROGRAM, f"error: {error}")
         return 2
     except BrokenPipeError:
-        # The reader has seen enough; Python flushes once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stop_printing()
     return 0
 
 
@@ -114,9 +119,9 @@ def _run(arguments):
                 f"can't write into {folder}: {reason}; choose another --out"
             ) from None
     for path, reason in skipped:
-        _complain(f"skipped {path}: {reason}")
+        complain(files.PROGRAM, f"skipped {path}: {reason}")
     for path, reason in unread:
-        _complain(f"skipped the profile of {path}: {reason}")
+        complain(files.PROGRAM, f"skipped the profile of {path}: {reason}")
     _report(groups, written, missing)
 
 
@@ -174,17 +179,8 @@ def _report(groups, written, missing):
         _say(" and ".join([f"wrote {first}", *(path.name for path in others)]))
 
 
-def _complain(message):
-    _say(f"{files.PROGRAM}: {message}".replace("\n", "?"), sys.stderr)
-
-
-def _say(text, stream=None):
-    """Print text, whatever a file's name holds and the terminal can show."""
-    stream = stream or sys.stdout
-    lines = (
-        "".join(sign if sign.isprintable() else "?" for sign in line)
-        for line in text.split("\n")
-    )
-    encoding = stream.encoding or "utf-8"
-    shown = "\n".join(lines).encode(encoding, "backslashreplace")
-    print(shown.decode(encoding), file=stream, flush=True)
+def _say(text):
+    """Print lines, whatever a file's name in them holds."""
+    for line in text.split("\n"):
+        shown = "".join(sign if sign.isprintable() else "?" for sign in line)
+        print(shown, flush=True)

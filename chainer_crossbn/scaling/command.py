@@ -1,11 +1,15 @@
 """The command line: directories of profiled runs in, tables and a figure out."""
 
 import json
-import os
-import sys
 from pathlib import Path
 
-from chainer_crossbn.command_line import Parser, UsageError
+from chainer_crossbn.command_line import (
+    Parser,
+    UsageError,
+    complain,
+    print_anything,
+    stop_printing,
+)
 from chainer_crossbn.plotting import files, style
 from chainer_crossbn.scaling import (
     checks,
@@ -31,14 +35,14 @@ def main(argv=None):
         int: Exit status: 0, or 2 where the user asked for something that can't be done
         (said in one line on standard error, and nothing is written).
     """
+    print_anything()
     try:
         _run(_parser().parse_args(argv))
     except (UsageError, FileNotFoundError) as error:
-        _complain(f"error: {error}")
+        complain(_PROGRAM, f"error: {error}")
         return 2
     except BrokenPipeError:
-        # The reader has seen enough; Python flushes once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stop_printing()
     return 0
 
 
@@ -116,11 +120,8 @@ def _run(arguments):
     folder = Path(arguments.out or arguments.paths[0])
     text, written, skipped = write(arguments.paths, folder)
     for path, reason in skipped:
-        _complain(f"skipped {path}: {reason}")
-    print(text)
+        complain(_PROGRAM, f"skipped {path}: {reason}")
+    print(text, flush=True)
     for first, *others in written:
-        print(" and ".join([f"wrote {first}", *(path.name for path in others)]))
-
-
-def _complain(message):
-    print(f"{_PROGRAM}: {message}".replace("\n", "?"), file=sys.stderr, flush=True)
+        wrote = [f"wrote {first}", *(path.name for path in others)]
+        print(" and ".join(wrote), flush=True)
