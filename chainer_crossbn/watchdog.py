@@ -7,6 +7,7 @@ whoever is behind is the one that is waited for, be it stopped, hung or gone ast
 """
 
 import contextlib
+import fcntl
 import mmap
 import os
 import signal
@@ -45,7 +46,7 @@ class Watchdog:
         self._limit = limit
         self._count = 0
         self._place = b""
-        self._table = _shared_memory(node, (node.size + 1) * _CELL.size)
+        self._table, self._file = _shared_memory(node, (node.size + 1) * _CELL.size)
         self._parent = os.getppid()
         self._closed = threading.Event()
         self.at("the start")
@@ -101,8 +102,7 @@ class Watchdog:
         # Others that wait for long do so because the last to move has stopped.
         if now - max(since for _, since, _, _ in cells) < patience:
             return
-        if not self._table[-1]:  # else another has said it
-            self._table[-1] = 1
+        if self._speaks_first():
             print(self._tell(cells, behind, now), file=sys.stderr, flush=True)
             time.sleep(_LAST_WORDS_SECONDS)
             # One that is stopped outlives what else a launcher does to it.
@@ -111,6 +111,15 @@ class Watchdog:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
             os._exit(1)
+
+    def _speaks_first(self):
+        """Tell whether no other rank of this machine has told what is wrong."""
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # one does so now
+            return False
+        before, self._table[-1] = self._table[-1], 1
+        return not before
 
     def _tell(self, cells, behind, now):
         host = socket.gethostname()
@@ -142,7 +151,7 @@ def _is_stopped(pid):
 
 
 def _shared_memory(node, size):
-    """Return zeros that the ranks of a machine share, and that go with the last one."""
+    """Return zeros that the ranks of a machine share, and their file, now nameless."""
     name = None
     if node.rank == 0:
         folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -154,6 +163,4 @@ def _shared_memory(node, size):
     node.Barrier()
     if node.rank == 0:
         os.unlink(name)
-    memory = mmap.mmap(handle, size)
-    os.close(handle)
-    return memory
+    return mmap.mmap(handle, size), handle
