@@ -123,9 +123,12 @@ def test_relu_inside_gives_the_same_numbers(comm, dtype, shape, order):
         y.grad = array(*shape, seed=3).astype(dtype)
         y.backward()
         found.append([y.array, *(v.grad for v in inputs)])
+    assert np.array_equal(found[0][0], found[1][0])
+    # Compilers may add up in another order where there is ReLU to undo.
+    limit = {"float16": 1e-3, "float32": 1e-6, "float64": 1e-14}[dtype]
     for ours, theirs in zip(*found):
         assert ours.dtype == theirs.dtype
-        assert np.array_equal(ours, theirs)
+        assert error(ours, theirs) < limit
 
 
 def test_relu_inside_keeps_a_nan(comm):
