@@ -27,7 +27,7 @@ from chainer_crossbn.datasets import cifar
 from chainer_crossbn.snapshots import resumption, storage
 
 fuzzed = settings(
-    max_examples=int(os.environ.get("FUZZ_CASES", "80")),
+    max_examples=int(os.environ.get("FUZZ_CASES", "50")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,
@@ -155,7 +155,7 @@ def archives(draw):
 @fuzzed
 @given(archives())
 def test_archives(tmp_path_factory, content):
-    path = tmp_path_factory.getbasetemp() / "fuzzed.tar.gz"
+    path = tmp_path_factory.mktemp("archives") / "fuzzed.tar.gz"
     path.write_bytes(content)
     before = set(path.parent.rglob("*"))
     try:

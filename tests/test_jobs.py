@@ -124,7 +124,7 @@ def test_slurm_queues_again_what_was_stopped(tmp_path, start):
             NETWORKS="multigpu none",
             SLURM_JOB_ID="7",
             SLURM_NTASKS="2",
-            SLURM_JOB_END_TIME=str(int(time.time()) + 300 + 20),
+            SLURM_JOB_END_TIME=str(int(time.time()) + 300 + 12),
         )
         assert done.returncode == 75, done.stdout + done.stderr
         assert "the time is up at multigpu-b4-s0" in done.stdout

@@ -4,9 +4,7 @@ import pytest
 from mpi import run_tests
 
 
-@pytest.mark.parametrize(
-    "n_ranks,collective", [(1, ""), (2, ""), (3, ""), (2, "mpi"), (3, "mpi")]
-)
+@pytest.mark.parametrize("n_ranks,collective", [(1, ""), (2, ""), (3, ""), (3, "mpi")])
 def test_communicators(n_ranks, collective):
     env = {"CHAINER_CROSSBN_COLLECTIVE": collective}
     run_tests(n_ranks, "communicator_cases.py", env=env)

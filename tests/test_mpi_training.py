@@ -4,6 +4,6 @@ import pytest
 from mpi import run_tests
 
 
-@pytest.mark.parametrize("n_ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("n_ranks", [1, 2, 4])
 def test_training(n_ranks):
     run_tests(n_ranks, "training_cases.py")

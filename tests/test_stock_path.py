@@ -14,10 +14,10 @@ from chainer_crossbn.models import VGG16, vgg
 from chainer_crossbn.optimizers import MomentumSGD
 from chainer_crossbn.updaters import as_input
 
-STEPS, BATCH = 100, 64
+STEPS = 100
 
 
-def train(bn, optimizer, data):
+def train(bn, optimizer, data, batch):
     """Return the losses of all steps and the accuracy of the last ten."""
     np.random.seed(0)
     comm = chainermn.create_communicator("naive")
@@ -28,7 +28,7 @@ def train(bn, optimizer, data):
     order = np.random.RandomState(1).permutation(len(data.train_labels))
     losses, accuracies = [], []
     for i in range(STEPS):
-        some = order[np.arange(i * BATCH, (i + 1) * BATCH) % len(order)]
+        some = order[np.arange(i * batch, (i + 1) * batch) % len(order)]
         images = as_input(data.train_images[some], chainer.get_device("@numpy"))
         labels = data.train_labels[some]
         logits = model(images)
@@ -41,24 +41,25 @@ def train(bn, optimizer, data):
     return np.array(losses), np.mean(accuracies[-10:])
 
 
-def both(monkeypatch, dtype, lr):
+def both(monkeypatch, dtype, lr, batch):
     """Train the fast way and Chainer's; return what ``train`` does, twice."""
     with chainer.using_config("dtype", np.dtype(dtype)):
         data = datasets.load("synthetic", None, train_size=640, test_size=10)
-        ours = train("multigpu", MomentumSGD(lr, 0.9, 5e-4), data)
+        ours = train("multigpu", MomentumSGD(lr, 0.9, 5e-4), data, batch)
         monkeypatch.setattr(convolution_2d, "convolution_2d", F.convolution_2d)
         monkeypatch.setattr(vgg, "max_pooling_2d", F.max_pooling_2d)
-        return ours, train("chainer", chainer.optimizers.MomentumSGD(lr, 0.9), data)
+        stock = chainer.optimizers.MomentumSGD(lr, 0.9)
+        return ours, train("chainer", stock, data, batch)
 
 
 def test_in_float64_all_steps_are_chainers(monkeypatch):
-    (losses, accuracy), (expected, stock) = both(monkeypatch, "float64", 0.02)
+    (losses, accuracy), (expected, stock) = both(monkeypatch, "float64", 0.02, 32)
     assert losses == pytest.approx(expected, rel=1e-9)
     assert accuracy == stock
 
 
 def test_in_float32_rounding_alone_tells_them_apart(monkeypatch):
-    (losses, _), (expected, _) = both(monkeypatch, "float32", 0.02)
+    (losses, _), (expected, _) = both(monkeypatch, "float32", 0.02, 64)
     assert losses[0] == pytest.approx(expected[0], rel=1e-5)
     # It grows with each step (Chainer's own training is as far from that in float64).
     assert losses.mean() == pytest.approx(expected.mean(), rel=0.05)

@@ -1,11 +1,14 @@
 """All kernels compile for all generations of GPUs; no GPU is needed for that.
 
 CUDA 11's compiler takes a K80 (compute capability 3.7), CUDA 12's all from 5.0 on.
+It is done on all cores, ahead of the tests.
 """
 
 import ctypes
 import functools
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 
 import chainer_crossbn  # noqa: F401  makes Chainer importable
@@ -17,7 +20,7 @@ from cuda_on_host import kernels
 
 from chainer_crossbn.kernels import gpu, launching, packing
 
-ARCHITECTURES = {"cu11": (37, 50, 60, 70, 80), "cu12": (50, 60, 70, 80, 90, 100)}
+ARCHITECTURES = {"cu11": (37,), "cu12": (50, 60, 70, 80, 90, 100)}
 # Of images and of parameters: alike, those of mixed16, and of second derivatives.
 DTYPES = ["ee", "ef", "ff", "dd", "de", "df"]
 RELU_OF = ["ef", "ff"]  # what training uses
@@ -67,6 +70,19 @@ def _read(nvrtc, what, program):
     return text.raw
 
 
+@pytest.fixture(scope="module")
+def compilations(request):
+    """What becomes of all that the chosen tests want compiled, by their names."""
+
+    def start(release, architecture, source, options):
+        flags = *launching.OPTIONS, f"--gpu-architecture=sm_{architecture}", *options
+        return pool.submit(compiled, compiler(release), source, flags)
+
+    pool = ThreadPoolExecutor(os.cpu_count())
+    yield {item.name: start(**item.callspec.params) for item in request.session.items}
+    pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize(
     "source,options", SOURCES, ids=[" ".join((s.name, *o)) for s, o in SOURCES]
 )
@@ -74,12 +90,8 @@ def _read(nvrtc, what, program):
     "release,architecture",
     [(release, a) for release, found in ARCHITECTURES.items() for a in found],
 )
-def test_compilation(release, architecture, source, options):
-    status, log, code = compiled(
-        compiler(release),
-        source,
-        (*launching.OPTIONS, f"--gpu-architecture=sm_{architecture}", *options),
-    )
+def test_compilation(request, compilations, release, architecture, source, options):
+    status, log, code = compilations[request.node.name].result()
     assert status == 0, log
     assert not DEPRECATED.sub("", log).strip()
     assert code.startswith(b"\x7fELF")
