@@ -10,7 +10,8 @@ from test_train_cifar import SYNTHETIC, assert_refused, but_times, contents, rea
 from chainer_crossbn.models import MODELS
 
 SMALL = (*("--width", 1, "--batchsize", 4, "--epoch", 2, *SYNTHETIC),)
-TRAINED = sorted(set(MODELS) - {"alexnet", "vgg16"})
+# The others are trained elsewhere, or as deep as these but for the number of blocks.
+TRAINED = ["googlenet", "resnet110", "resnet20", "resnet50"]
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,8 @@ def comm():
 
 def full(name, normalization):
     n_class = 10 if name in SMALL_IMAGES else 1000
-    return models.create(name, n_class, normalization, image_size=224)
+    # Of equal weights, as random ones take time.
+    return models.create(name, n_class, normalization, image_size=224, initialW=0)
 
 
 def small(name, normalization, image_size=None, **options):

@@ -4,9 +4,8 @@ import pytest
 from mpi import run_tests
 
 
-@pytest.mark.parametrize("n_ranks", [2, 3])
-def test_models(n_ranks):
-    run_tests(n_ranks, "model_cases.py")
+def test_models():
+    run_tests(2, "model_cases.py")
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2])

@@ -17,11 +17,11 @@ from chainer_crossbn.updaters import as_input
 STEPS = 100
 
 
-def train(bn, optimizer, data, batch):
+def train(bn, optimizer, data, width, batch):
     """Return the losses of all steps and the accuracy of the last ten."""
     np.random.seed(0)
     comm = chainermn.create_communicator("naive")
-    model = VGG16(data.n_class, normalizers.create(bn, comm), width=8, fc_units=32)
+    model = VGG16(data.n_class, normalizers.create(bn, comm), width=width, fc_units=32)
     optimizer.setup(model)
     if bn == "chainer":
         optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(5e-4))
@@ -41,25 +41,27 @@ def train(bn, optimizer, data, batch):
     return np.array(losses), np.mean(accuracies[-10:])
 
 
-def both(monkeypatch, dtype, lr, batch):
+def both(monkeypatch, dtype, lr, width, batch):
     """Train the fast way and Chainer's; return what ``train`` does, twice."""
     with chainer.using_config("dtype", np.dtype(dtype)):
         data = datasets.load("synthetic", None, train_size=640, test_size=10)
-        ours = train("multigpu", MomentumSGD(lr, 0.9, 5e-4), data, batch)
+        ours = train("multigpu", MomentumSGD(lr, 0.9, 5e-4), data, width, batch)
         monkeypatch.setattr(convolution_2d, "convolution_2d", F.convolution_2d)
         monkeypatch.setattr(vgg, "max_pooling_2d", F.max_pooling_2d)
         stock = chainer.optimizers.MomentumSGD(lr, 0.9)
-        return ours, train("chainer", stock, data, batch)
+        return ours, train("chainer", stock, data, width, batch)
 
 
 def test_in_float64_all_steps_are_chainers(monkeypatch):
-    (losses, accuracy), (expected, stock) = both(monkeypatch, "float64", 0.02, 32)
+    (losses, accuracy), (expected, stock) = both(
+        monkeypatch, "float64", 0.02, width=4, batch=32
+    )
     assert losses == pytest.approx(expected, rel=1e-9)
     assert accuracy == stock
 
 
 def test_in_float32_rounding_alone_tells_them_apart(monkeypatch):
-    (losses, _), (expected, _) = both(monkeypatch, "float32", 0.02, 64)
+    (losses, _), (expected, _) = both(monkeypatch, "float32", 0.02, width=4, batch=64)
     assert losses[0] == pytest.approx(expected[0], rel=1e-5)
     # It grows with each step (Chainer's own training is as far from that in float64).
     assert losses.mean() == pytest.approx(expected.mean(), rel=0.05)
