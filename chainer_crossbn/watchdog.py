@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 
 _CELL = struct.Struct("=Qdq160p")  # places so far, when it came there, PID, the place
 _LOOK_SECONDS = 1.0
@@ -47,6 +48,7 @@ class Watchdog:
         self._count = 0
         self._place = b""
         self._table, self._file = _shared_memory(node, (node.size + 1) * _CELL.size)
+        weakref.finalize(self, os.close, self._file)  # when its thread has ended, too
         self._parent = os.getppid()
         self._closed = threading.Event()
         self.at("the start")
