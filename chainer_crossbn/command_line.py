@@ -43,10 +43,29 @@ def complain(program, message):
     print(f"{program}: {_in_one_line(message)}", file=sys.stderr, flush=True)
 
 
-def stop_printing():
-    """Do without a reader of standard output that has seen enough and is gone."""
-    # Python flushes once more when it ends.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def conclude(program, run, refusals=UsageError):
+    """Run a command of one process to its end.
+
+    Args:
+        program (str): Who says what can't be done.
+        run (callable): Takes nothing; returns the exit status, or ``None`` for 0.
+        refusals (type or tuple of type): Exceptions whose message is one line that
+            says what can't be done.
+
+    Returns:
+        int: Exit status: that of ``run``; 2 after a refusal, said on standard error; 0
+        where the reader of standard output has seen enough and is gone.
+    """
+    print_anything()
+    try:
+        return run() or 0
+    except refusals as error:
+        complain(program, f"error: {error}")
+        return 2
+    except BrokenPipeError:
+        # Python flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _in_one_line(text):

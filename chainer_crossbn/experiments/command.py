@@ -7,9 +7,8 @@ from chainer_crossbn.command_line import (
     UsageError,
     add,
     complain,
+    conclude,
     number,
-    print_anything,
-    stop_printing,
 )
 from chainer_crossbn.experiments import (
     costs,
@@ -42,20 +41,13 @@ def main(argv=None):
         that can't be done (said in one line on standard error); 130 or 143 after
         SIGINT or SIGTERM.
     """
-    print_anything()
     try:
-        return _run(_parse(argv))
-    except UsageError as error:
-        complain(_PROGRAM, f"error: {error}")
-        return 2
+        return conclude(_PROGRAM, lambda: _run(_parse(argv)))
     except runner.Stopped as stopped:
         complain(_PROGRAM, "stopped; the same command goes on")
         return 128 + stopped.signum
     except KeyboardInterrupt:  # while no run is being made
         return 130
-    except BrokenPipeError:
-        stop_printing()
-        return 0
 
 
 def _parse(argv):

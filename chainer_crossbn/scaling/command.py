@@ -3,13 +3,7 @@
 import json
 from pathlib import Path
 
-from chainer_crossbn.command_line import (
-    Parser,
-    UsageError,
-    complain,
-    print_anything,
-    stop_printing,
-)
+from chainer_crossbn.command_line import Parser, UsageError, complain, conclude
 from chainer_crossbn.plotting import files, style
 from chainer_crossbn.scaling import (
     checks,
@@ -35,15 +29,8 @@ def main(argv=None):
         int: Exit status: 0, or 2 where the user asked for something that can't be done
         (said in one line on standard error, and nothing is written).
     """
-    print_anything()
-    try:
-        _run(_parser().parse_args(argv))
-    except (UsageError, FileNotFoundError) as error:
-        complain(_PROGRAM, f"error: {error}")
-        return 2
-    except BrokenPipeError:
-        stop_printing()
-    return 0
+    refusals = UsageError, FileNotFoundError
+    return conclude(_PROGRAM, lambda: _run(_parser().parse_args(argv)), refusals)
 
 
 def _parser():
