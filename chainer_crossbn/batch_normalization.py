@@ -9,6 +9,7 @@ moments (count, means, M2) forward, two sums a channel backward.
 
 import copy
 import itertools
+import math
 import warnings
 import weakref
 
@@ -32,9 +33,20 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
     """
 
     def __init__(
-        self, comm, eps, running_mean, running_var, decay, axis, name, relu=False
+        self,
+        comm,
+        eps,
+        running_mean,
+        running_var,
+        decay,
+        axis,
+        name,
+        relu=False,
+        virtual_ranks=1,
+        virtual_group_size=1,
     ):
         self._comm = comm
+        self._virtual = virtual_ranks, virtual_group_size
         self._eps = eps
         self._running = running_mean, running_var
         self._decay = decay
@@ -66,10 +78,20 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         x, gamma, beta = inputs
         self._layout = layout_of(x.ndim, gamma.ndim, self._axis)
         flat = self._layout.flatten(x)
+        self._groups = self._groups_of(x)
         self._count, self._mean, m2 = self.global_statistics(flat)
         y, self._inv_std = kernels.of(flat).normalize_batch(
-            *(flat, self._count, self._mean, m2, self._eps, gamma, beta),
-            *(self._running, self._decay, self._relu),
+            flat,
+            self._count,
+            self._mean,
+            m2,
+            self._eps,
+            gamma,
+            beta,
+            self._running,
+            self._decay,
+            relu=self._relu,
+            groups=self._groups,
         )
         # Copies, as parameters may change before the backward pass.
         self._relu_of = (gamma.copy(), beta.copy()) if self._relu else None
@@ -78,11 +100,16 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
     def global_statistics(self, flat):
         """Return count, mean and M2 of the mini-batches of all ranks.
 
+        Where there are several groups, the count is ``None``, as each has its own.
+
         Who computes the same again may put what was returned in this method's place.
         """
         n, _, s = flat.shape
+        mean, m2 = kernels.of(flat).moments(flat, self._groups)
+        if self._groups.count > 1:
+            return None, mean, m2
         count, mean, m2 = merge_moments(
-            self._comm, n * s, *kernels.of(flat).moments(flat), f"{self.layer} forward"
+            self._comm, n * s, mean, m2, f"{self.layer} forward"
         )
         on_host = isinstance(count, int)
         if on_host and count == 0:
@@ -101,6 +128,23 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
             )
         return count, mean, m2
 
+    def _groups_of(self, x):
+        """Return the groups of a mini-batch, which must have an image for each rank."""
+        virtual_ranks, size = self._virtual
+        if virtual_ranks == size:
+            return kernels.WHOLE
+        if 0 not in self._layout.axis:
+            raise ValueError(
+                f"{self.layer}: virtual ranks have parts of the first axis, which must "
+                f"be one of those that are averaged over, {self._layout.axis}"
+            )
+        if len(x) < virtual_ranks or x.size == 0:
+            raise ValueError(
+                f"{self.layer}: a mini-batch of {len(x)} samples is too small for "
+                f"{virtual_ranks} virtual ranks; each must have at least one"
+            )
+        return kernels.Groups(len(x), virtual_ranks, size)
+
     def backward(self, indexes, grad_outputs):
         x, gamma = self.get_retained_inputs()
         (gy,) = grad_outputs
@@ -111,6 +155,7 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         grad = _CrossBatchNormalizationGrad(
             self._comm,
             self._layout,
+            self._groups,
             self._count,
             self._mean,
             self._inv_std,
@@ -124,14 +169,17 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         """Return 1 where ReLU passes its input on, else 0."""
         # As the kernels do: before it is rounded to the dtype of x.
         flat = self._layout.flatten(x).astype(numpy.float64, copy=False)
-        y = kernels.of(flat).normalize(flat, self._mean, self._inv_std, *self._relu_of)
+        y = kernels.of(flat).normalize(
+            flat, self._mean, self._inv_std, *self._relu_of, groups=self._groups
+        )
         return self._layout.restore((y > 0).astype(x.dtype), x.shape)
 
 
 class _CrossBatchNormalizationGrad(function_node.FunctionNode):
-    def __init__(self, comm, layout, count, mean, inv_std, eps, name, relu_of):
+    def __init__(self, comm, layout, groups, count, mean, inv_std, eps, name, relu_of):
         self._comm = comm
         self._layout = layout
+        self._groups = groups
         self._count = count
         self._mean = mean
         self._inv_std = inv_std
@@ -146,9 +194,15 @@ class _CrossBatchNormalizationGrad(function_node.FunctionNode):
         flat_gy = self._layout.flatten_as(gy, flat_x)
         on_device = kernels.of(flat_x)
         arrays = flat_x, flat_gy, self._mean, self._inv_std
-        sums, own = on_device.gradient_sums(*arrays, gamma.dtype, self._relu_of)
-        total = sum_over_ranks(self._comm, sums, f"{self._name} backward")
-        gx = on_device.input_gradient(*arrays, gamma, total, self._count, self._relu_of)
+        sums, own = on_device.gradient_sums(
+            *arrays, gamma.dtype, self._relu_of, self._groups
+        )
+        total = sums
+        if self._groups.count == 1:
+            total = sum_over_ranks(self._comm, sums, f"{self._name} backward")
+        gx = on_device.input_gradient(
+            *arrays, gamma, total, self._count, self._relu_of, self._groups
+        )
         gbeta, ggamma = own.reshape(2, *gamma.shape)
         return self._layout.restore(gx, x.shape), ggamma, gbeta
 
@@ -167,7 +221,35 @@ class _CrossBatchNormalizationGrad(function_node.FunctionNode):
         x, gamma, gy, ggx, gggamma, ggbeta = (
             F.cast(v, numpy.float64) for v in (x, gamma, gy, ggx, gggamma, ggbeta)
         )
-        axis, ndim, count = self._layout.axis, x.ndim, self._count
+        if self._groups.count == 1:
+            gx, ggamma, ggy = self._second_derivatives(
+                x, gamma, gy, ggx, gggamma, ggbeta, self._count
+            )
+        else:
+            starts = self._groups.starts(len(x))[1:-1]
+            parts = (F.split_axis(v, starts, axis=0) for v in (x, gy, ggx))
+            derivatives = [
+                self._second_derivatives(
+                    x_part, gamma, gy_part, ggx_part, gggamma, ggbeta, None
+                )
+                for x_part, gy_part, ggx_part in zip(*parts)
+            ]
+            gxs, ggammas, ggys = zip(*derivatives)
+            gx, ggy = F.concat(gxs, axis=0), F.concat(ggys, axis=0)
+            ggamma = sum(ggammas)
+        return tuple(F.cast(g, d) for g, d in zip((gx, ggamma, ggy), dtypes))
+
+    def _second_derivatives(self, x, gamma, gy, ggx, gggamma, ggbeta, count):
+        """Return the gradients of x, gamma and gy, of the samples of one group.
+
+        Args:
+            x, gamma, gy, ggx, gggamma, ggbeta (Variable): float64.
+            count: Elements of a channel of the global batch, or ``None`` for those of
+                ``x``.
+        """
+        axis, ndim = self._layout.axis, x.ndim
+        if count is None:
+            count = math.prod(x.shape[i] for i in axis)
 
         def local(v):
             return F.sum(v, axis=axis)
@@ -213,7 +295,7 @@ class _CrossBatchNormalizationGrad(function_node.FunctionNode):
             * (ggx_gy_bar - ggx_bar * gy_bar - ggx_x_hat_bar * gy_x_hat_bar)
         )
         gx = expand(inv_std) * (h - expand(h_bar) - x_hat * expand(h_x_hat_bar + r))
-        return tuple(F.cast(g, d) for g, d in zip((gx, ggamma, ggy), dtypes))
+        return gx, ggamma, ggy
 
 
 def _zeros_like(variable):
@@ -253,6 +335,8 @@ def cross_batch_normalization(
     axis=None,
     name=None,
     relu=False,
+    virtual_ranks=1,
+    virtual_group_size=1,
 ):
     """Normalize by the mean and the variance of the mini-batches of all ranks.
 
@@ -282,6 +366,16 @@ def cross_batch_normalization(
             names, layers of equal shape can't be told apart.
         relu (bool): Whether ReLU follows. Where no second derivatives are wanted it
             takes no pass over memory of its own.
+        virtual_ranks (int): Number of ranks whose mini-batches ``x`` holds, one after
+            the other along its first axis, as :func:`numpy.array_split` divides it.
+            Each is normalized separately, in the same passes over memory: ghost batch
+            normalization (Hoffer, Hubara and Soudry, "Train longer, generalize better",
+            2017, algorithm 1).
+        virtual_group_size (int): Number of consecutive virtual ranks that share
+            statistics; divides ``virtual_ranks``. Where there is more than one such
+            group, ``comm`` must have one rank, nothing is communicated, and
+            ``running_mean`` and ``running_var`` have an additional first axis, the
+            groups.
 
     Returns:
         Variable: Same shape and dtype as ``x``.
@@ -289,15 +383,57 @@ def cross_batch_normalization(
     Raises:
         CollectiveError: If the ranks do not all reach this layer.
         ValueError: If the mini-batches of all ranks are empty. Where the count of their
-            elements does not come to the host (NCCL), results are NaN instead.
+            elements does not come to the host (NCCL), results are NaN instead. Also if
+            there are fewer samples than virtual ranks, or virtual ranks with statistics
+            of their own in a communicator of several ranks.
 
     See :func:`chainer.functions.batch_normalization` for the function of one rank.
     """
     name = name or f"cross_batch_normalization of shape {gamma.shape}"
+    check_virtual_ranks(comm, virtual_ranks, virtual_group_size)
     node = CrossBatchNormalizationFunction(
-        comm, eps, running_mean, running_var, decay, axis, name, relu
+        comm,
+        eps,
+        running_mean,
+        running_var,
+        decay,
+        axis,
+        name,
+        relu=relu,
+        virtual_ranks=virtual_ranks,
+        virtual_group_size=virtual_group_size,
     )
     return node.apply((x, gamma, beta))[0]
+
+
+def check_virtual_ranks(comm, virtual_ranks, virtual_group_size):
+    """Raise ValueError if virtual ranks can't be grouped so in a communicator."""
+    sizes = virtual_ranks, virtual_group_size
+    if min(sizes) < 1 or virtual_ranks % virtual_group_size:
+        raise ValueError(
+            f"virtual_group_size {virtual_group_size} must divide virtual_ranks "
+            f"{virtual_ranks}, both at least 1"
+        )
+    if virtual_ranks > virtual_group_size and getattr(comm, "size", 1) > 1:
+        raise ValueError(
+            "groups of virtual ranks with statistics of their own need a communicator "
+            f"of one rank, not of {comm.size}: comm.split(comm.rank, 0) makes one"
+        )
+
+
+def mixture(means, variances, between=True):
+    """Return mean and variance of a mixture of distributions, in equal parts.
+
+    Args:
+        means: Array of shape (n, ...), the means of n distributions.
+        variances: Array of the same shape, their variances.
+        between (bool): Whether the variance of the means is part of the variance.
+    """
+    mean, var = means.mean(axis=0), variances.mean(axis=0)
+    if between:
+        deviations = means - mean
+        var = var + (deviations * deviations).mean(axis=0)
+    return mean, var
 
 
 _created = weakref.WeakKeyDictionary()
@@ -311,6 +447,14 @@ class CrossBatchNormalization(L.BatchNormalization):
     rank the same results, to the rounding that :func:`cross_batch_normalization` tells
     of. Running statistics are equal on all ranks. With
     ``chainer.config.train`` off it normalizes by them and communicates nothing.
+
+    With ``virtual_ranks`` one process computes for several ranks. Their running
+    statistics stay separate; with ``chainer.config.train`` off the link normalizes by
+    the mixture of their distributions. It emulates, on one device, ordinary batch
+    normalization on several::
+
+        own = comm.split(comm.rank, 0)  # no communication
+        bn = CrossBatchNormalization(64, own, virtual_ranks=8)
 
     Copies share the communicator. Pickles and snapshots leave it out: set ``comm`` on
     an unpickled link.
@@ -329,9 +473,16 @@ class CrossBatchNormalization(L.BatchNormalization):
         axis (int, tuple of int or None): Axes that are averaged over, ascending.
         initial_avg_mean: Initializer of the running mean, 0 by default.
         initial_avg_var: Initializer of the running variance, 1 by default.
+        virtual_ranks (int): Number of ranks whose mini-batches each mini-batch holds,
+            as in :func:`cross_batch_normalization`.
+        virtual_group_size (int): Number of consecutive virtual ranks that share
+            statistics. Where there are several such groups, ``avg_mean`` and
+            ``avg_var`` have an additional first axis, the groups.
 
     Attributes:
         comm: The communicator.
+        virtual_ranks (int): As above.
+        virtual_group_size (int): As above.
         label (str): Names the layer in errors and in the check that all ranks reach
             the layers in the same order; must be equal on all ranks. By default the
             links of a communicator are numbered as they are made; copies keep it.
@@ -351,7 +502,12 @@ class CrossBatchNormalization(L.BatchNormalization):
         axis=None,
         initial_avg_mean=None,
         initial_avg_var=None,
+        virtual_ranks=1,
+        virtual_group_size=1,
     ):
+        check_virtual_ranks(comm, virtual_ranks, virtual_group_size)
+        self.virtual_ranks = virtual_ranks
+        self.virtual_group_size = virtual_group_size
         super().__init__(
             size=size,
             decay=decay,
@@ -370,6 +526,17 @@ class CrossBatchNormalization(L.BatchNormalization):
         if comm is not None:
             self.label += f" #{next(_created.setdefault(comm, itertools.count(1)))}"
 
+    @property
+    def n_groups(self):
+        """int: Number of groups of virtual ranks that have statistics of their own."""
+        return self.virtual_ranks // self.virtual_group_size
+
+    def _initialize_params(self, shape):
+        super()._initialize_params(shape)
+        if self.n_groups > 1:
+            self.avg_mean = self.xp.stack([self.avg_mean] * self.n_groups)
+            self.avg_var = self.xp.stack([self.avg_var] * self.n_groups)
+
     def forward(self, x, finetune=False, relu=False):
         """Normalize ``x``, by batch statistics in training and else by running ones.
 
@@ -387,8 +554,7 @@ class CrossBatchNormalization(L.BatchNormalization):
             RuntimeError: If the link has no communicator, as after unpickling.
         """
         if not chainer.config.train:
-            y = super().forward(x)
-            return F.relu(y) if relu else y
+            return self._normalize_by_running_statistics(x, relu)
         if self.comm is None:
             raise RuntimeError(
                 f"{self.label} has no communicator (pickles leave it out); "
@@ -398,8 +564,7 @@ class CrossBatchNormalization(L.BatchNormalization):
             self._initialize_params(
                 tuple(d for i, d in enumerate(x.shape) if i not in self.axis)
             )
-        gamma = self._get_gamma()[0] if self.gamma is None else self.gamma
-        beta = self._get_beta()[0] if self.beta is None else self.beta
+        gamma, beta = self._scale_and_shift()
         running_mean, running_var, decay = self.avg_mean, self.avg_var, self.decay
         if chainer.config.in_recomputing:
             running_mean = running_var = None
@@ -418,7 +583,41 @@ class CrossBatchNormalization(L.BatchNormalization):
             axis=self.axis,
             name=self.label,
             relu=relu,
+            virtual_ranks=self.virtual_ranks,
+            virtual_group_size=self.virtual_group_size,
         )
+
+    def _scale_and_shift(self):
+        like = self.avg_mean if self.n_groups == 1 else self.avg_mean[0]
+        gamma = self.xp.ones_like(like) if self.gamma is None else self.gamma
+        beta = self.xp.zeros_like(like) if self.beta is None else self.beta
+        return gamma, beta
+
+    def _normalize_by_running_statistics(self, x, relu):
+        if self.avg_mean is None:
+            y = super().forward(x)  # takes the shape from x
+            return F.relu(y) if relu else y
+        mean, var = self.avg_mean, self.avg_var
+        if self.n_groups > 1:
+            mean, var = mixture(mean, var)
+        gamma, beta = self._scale_and_shift()
+        if not chainer.config.enable_backprop:
+            return self._in_one_pass(x, mean, var, gamma, beta, relu=relu)
+        y = F.fixed_batch_normalization(
+            x, gamma, beta, mean, var, self.eps, axis=self.axis
+        )
+        return F.relu(y) if relu else y
+
+    def _in_one_pass(self, x, mean, var, *parameters, relu):
+        x, gamma, beta = (
+            v.array if isinstance(v, chainer.Variable) else v for v in (x, *parameters)
+        )
+        layout = layout_of(x.ndim, gamma.ndim, check_axis(self.axis))
+        flat = layout.flatten(x)
+        mean, var = (v.ravel().astype(numpy.float64) for v in (mean, var))
+        inv_std = 1 / (var + self.eps) ** 0.5
+        y = kernels.of(flat).normalize(flat, mean, inv_std, gamma, beta, relu)
+        return chainer.Variable(layout.restore(y, x.shape), requires_grad=False)
 
     # What training computes; comparators put their own in its place.
     _normalize = staticmethod(cross_batch_normalization)

@@ -78,9 +78,10 @@ static void* run_blocks(void*) {
   stacks = (char*)malloc(THREADS * STACK);
   for (;;) {
     const unsigned block = __atomic_fetch_add(&next_block, 1, __ATOMIC_RELAXED);
-    if (block >= gridDim.x * gridDim.y) break;
+    if (block >= gridDim.x * gridDim.y * gridDim.z) break;
     blockIdx.x = block % gridDim.x;
-    blockIdx.y = block / gridDim.x;
+    blockIdx.y = block / gridDim.x % gridDim.y;
+    blockIdx.z = block / gridDim.x / gridDim.y;
     if (!run_block()) __atomic_store_n(&all_well, false, __ATOMIC_RELAXED);
   }
   free(stacks);
@@ -126,9 +127,11 @@ static bool launch_blocks(void (*body)(void**), const unsigned* grid,
   host::all_well = true;
   gridDim.x = grid[0];
   gridDim.y = grid[1];
+  gridDim.z = grid[2];
+  const unsigned blocks = grid[0] * grid[1] * grid[2];
   unsigned helpers = 0;
   pthread_t others[host::BLOCKS_AT_A_TIME];
-  while (helpers + 1 < host::BLOCKS_AT_A_TIME && helpers + 1 < grid[0] * grid[1] &&
+  while (helpers + 1 < host::BLOCKS_AT_A_TIME && helpers + 1 < blocks &&
          !pthread_create(&others[helpers], 0, host::run_blocks, 0))
     ++helpers;
   host::run_blocks(0);

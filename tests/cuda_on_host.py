@@ -42,13 +42,14 @@ class Launcher:
         from chainer_crossbn.kernels.launching import OPTIONS
 
         self._launch = load(source.read_text(), (*OPTIONS, *options))
-        self._counters = np.zeros(1024, np.uint32)
+        self._counters = np.zeros(1 << 14, np.uint32)
 
     def __call__(self, name, grid, *arguments):
         self._launch(name, grid, *arguments)
         assert not self._counters.any(), f"{name} leaves counts"
 
     def counters(self, size):
+        assert size <= self._counters.size
         return self._counters[:size]
 
 
@@ -69,7 +70,8 @@ def load(code, options):
     functions = compiled(start + code + half + entries, options)
 
     def launch(name, grid, *arguments):
-        grid = (ctypes.c_uint * 2)(*grid, *[1] * (2 - len(grid)))
+        assert all(size <= 65535 for size in grid[1:]), "more than CUDA permits"
+        grid = (ctypes.c_uint * 3)(*grid, *[1] * (3 - len(grid)))
         values = [_value(argument) for argument in arguments]
         pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
         ended_well = getattr(functions, f"launch_{name}")(grid, pointers)

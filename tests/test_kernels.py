@@ -3,6 +3,8 @@
 Those of the GPU run on the CPU, from the same source.
 """
 
+import functools
+
 import chainer_crossbn  # noqa: F401  makes Chainer importable
 
 # isort: split
@@ -26,6 +28,7 @@ from chainer_crossbn.kernels import (
     update,
     winograd,
 )
+from chainer_crossbn.kernels.groups import WHOLE, Groups
 from chainer_crossbn.models import VGG16
 from chainer_crossbn.optimizers import MomentumSGD
 
@@ -179,6 +182,179 @@ def test_normalize_batch(module, shape, dtype, count, running_dtype, relu):
         if old is not None:
             expected = 0.75 * old.astype(np.float64) + 0.25 * new
             assert error(found, expected) < TOLERANCE[running_dtype]
+
+
+GROUPS = [
+    # Planes, some of which several blocks of a GPU share.
+    *(((6, 3, 33), Groups(6, 3)), ((13, 2, 36), Groups(13, 4, 2))),
+    *(((5, 1, 5000), Groups(5, 2)), ((300, 1, 36), Groups(300, 3))),
+    # Columns: of samples, and of samples times positions.
+    *(((13, 5, 1), Groups(13, 4, 2)), ((6, 300, 4), Groups(6, 6, 2))),
+    ((13 * 90, 16, 1), Groups(13, 4, 2)),
+]
+# Dtype, whether ReLU follows, and the count, by default that of each group.
+CASES_OF_GROUPS = [
+    *(("float16", True, None), ("float32", False, None)),
+    *(("float32", True, np.array(37.0)), ("float64", False, 37)),
+]
+
+
+def each_group(groups, arrays, vectors):
+    """Return, of each group, its rows of arrays and its parts of vectors."""
+    return zip(
+        *(rows_of_groups(v, groups) for v in arrays),
+        *(v.reshape(groups.count, -1) for v in vectors),
+    )
+
+
+def rows_of_groups(x, groups):
+    ranks = np.array_split(
+        x.reshape(groups.samples, -1, *x.shape[1:]), groups.virtual_ranks
+    )
+    return [
+        np.concatenate(ranks[i : i + groups.size]).reshape(-1, *x.shape[1:])
+        for i in range(0, groups.virtual_ranks, groups.size)
+    ]
+
+
+def vectors_of(groups, shape, number):
+    """Return as many vectors of statistics, that differ between groups."""
+    state = np.random.RandomState(2)
+    return state.uniform(0.5, 2, (number, groups.count * shape[1]))
+
+
+def normalized(x, mean, inv_std, gamma, beta, relu, groups):
+    y = np.concatenate(
+        [affine(*v, gamma, beta) for v in each_group(groups, [x], [mean, inv_std])]
+    )
+    return np.maximum(y, 0) if relu else y
+
+
+@pytest.mark.parametrize("shape,groups", GROUPS)
+class TestGroups:
+    @pytest.mark.parametrize("dtype", sorted(TOLERANCE))
+    def test_moments(self, module, shape, groups, dtype):
+        x = case(shape, dtype)[0]
+        mean, m2 = module.moments(x, groups)
+        parts = [exact(part) for part in rows_of_groups(x, groups)]
+        means = [part.mean(axis=(0, 2)) for part in parts]
+        squares = [summed((part - exact(m)) ** 2) for part, m in zip(parts, means)]
+        assert mean.dtype == m2.dtype == np.float64
+        assert error(mean, np.concatenate(means)) < 4e-15
+        assert error(m2, np.concatenate(squares)) < 1e-12
+
+    @pytest.mark.parametrize("dtype,relu,_", CASES_OF_GROUPS)
+    def test_normalize(self, module, shape, groups, dtype, relu, _):
+        x = case(shape, dtype)[0]
+        gamma, beta = parameters(shape, dtype)
+        beta -= 3  # so that not all is positive
+        others = *vectors_of(groups, shape, 2), gamma, beta, relu, groups
+        y = module.normalize(x, *others)
+        assert y.dtype == x.dtype
+        assert error(y, normalized(x, *others)) < TOLERANCE[dtype]
+
+    @pytest.mark.parametrize("dtype,relu,count", CASES_OF_GROUPS)
+    def test_normalize_batch(self, module, shape, groups, dtype, relu, count):
+        x = case(shape, dtype)[0]
+        others = *parameters(shape, dtype), relu, groups
+        mean, m2, *before = vectors_of(groups, shape, 4)
+        running = tuple(np.reshape(before, (2, groups.count, -1)).astype("f"))
+        y, inv_std = module.normalize_batch(
+            *(x, count, mean, m2, 1e-3, *others[:2], running, 0.75, *others[2:])
+        )
+        if count is None:
+            sizes = [len(part) * shape[2] for part in rows_of_groups(x, groups)]
+            count = np.repeat(sizes, shape[1])
+        expected = (m2 / count + 1e-3) ** -0.5
+        assert inv_std.dtype == np.float64
+        assert error(inv_std, expected) < 1e-15
+        assert y.dtype == x.dtype
+        assert error(y, normalized(x, mean, expected, *others)) < TOLERANCE[dtype]
+        for found, old, new in zip(running, before, (mean, m2 / (count - 1))):
+            assert error(found.ravel(), 0.75 * old + 0.25 * new) < 1e-6
+
+    @pytest.mark.parametrize("dtype,relu,_", CASES_OF_GROUPS)
+    def test_gradient_sums(self, module, shape, groups, dtype, relu, _):
+        x, gy, _ = case(shape, dtype)
+        relu_of = parameters(shape, dtype) - 2 if relu else None
+        of = np.promote_types(dtype, np.float32)
+        vectors = vectors_of(groups, shape, 2)
+        sums, own = module.gradient_sums(x, gy, *vectors, of, relu_of, groups)
+        expected = []
+        for part, gy_part, mean, inv_std in each_group(groups, (x, gy), vectors):
+            g = exact(passed(gy_part, part, mean, inv_std, relu_of))
+            x_hat = (exact(part) - exact(mean)) * exact(inv_std)
+            expected.append([summed(g), summed(g * x_hat)])
+        assert sums.dtype == np.float64
+        assert error(sums, np.swapaxes(expected, 0, 1).ravel()) < 1e-13
+        # In order of the groups, whichever of them was ready first, and rounded once.
+        total = sum(np.swapaxes(sums.reshape(2, groups.count, -1), 0, 1))
+        assert own.dtype == of
+        assert own.tobytes() == total.astype(of).tobytes()
+
+    @pytest.mark.parametrize("dtype,relu,count", CASES_OF_GROUPS)
+    def test_input_gradient(self, module, shape, groups, dtype, relu, count):
+        x, gy, _ = case(shape, dtype)
+        gamma, beta = parameters(shape, dtype)
+        # Since the forward pass gamma has changed.
+        relu_of = (gamma + 1, beta - 3) if relu else None
+        vectors = vectors_of(groups, shape, 4)
+        mean, inv_std, *total = vectors
+        others = gamma, np.ravel(total), count, relu_of, groups
+        gx = module.input_gradient(x, gy, mean, inv_std, *others)
+        expected = []
+        for part, g, mean, inv_std, *sums in each_group(groups, (x, gy), vectors):
+            n = len(part) * shape[2] if count is None else count
+            g = exact(passed(g, part, mean, inv_std, relu_of))
+            x_hat = (exact(part) - exact(mean)) * exact(inv_std)
+            mean_gy, mean_gy_x_hat = (exact(v) / n for v in sums)
+            scale = exact(inv_std) * exact(gamma)
+            expected.append(scale * (g - mean_gy - x_hat * mean_gy_x_hat))
+        assert gx.dtype == x.dtype
+        assert error(gx, np.concatenate(expected)) < TOLERANCE[dtype]
+
+
+def launches(monkeypatch, shape, groups):
+    """Return the kernels that a forward and a backward pass launch on a GPU."""
+    found = []
+
+    class Launcher(cuda_on_host.Launcher):
+        def __call__(self, name, grid, *arguments):
+            found.append((name, grid))
+            super().__call__(name, grid, *arguments)
+
+    @functools.cache
+    def launcher(*arguments):
+        return Launcher(*arguments)
+
+    monkeypatch.setattr(launching, "launcher", launcher)
+    x, gy, _ = case(shape, "float32")
+    gamma, beta = parameters(shape, "float32")
+    mean, m2 = gpu.moments(x, groups)
+    others = mean, m2, 1e-3, gamma, beta, (None, None), 0.9
+    _, inv_std = gpu.normalize_batch(x, None, *others, groups=groups)
+    total, _ = gpu.gradient_sums(x, gy, mean, inv_std, gamma.dtype, groups=groups)
+    vectors = mean, inv_std, gamma, total
+    gpu.input_gradient(x, gy, *vectors, None, groups=groups)
+    return found
+
+
+@pytest.mark.parametrize("shape", [(300, 2, 36), (2600, 16, 1)])
+def test_groups_take_no_launches_of_their_own(monkeypatch, shape):
+    whole = launches(monkeypatch, shape, WHOLE)
+    in_groups = launches(monkeypatch, shape, Groups(shape[0] // 20, 4))
+    assert [name for name, _ in whole] == [name for name, _ in in_groups]
+    assert {grid[2] for _, grid in in_groups} == {4}
+    # As each group has a whole number of blocks, there may be a few more.
+    for (_, grid), (_, grid_of_groups) in zip(whole, in_groups):
+        assert np.prod(grid_of_groups) < 2 * np.prod(grid)
+
+
+def test_more_groups_than_a_gpu_takes(monkeypatch):
+    monkeypatch.setattr(launching, "launcher", cuda_on_host.launcher)
+    x = np.zeros((65536, 1, 1), "f")
+    with pytest.raises(ValueError, match="at most 65535 groups .* not 65536"):
+        gpu.moments(x, Groups(65536, 65536))
 
 
 def test_running_statistics_do_not_hang_on_images(module):

@@ -5,7 +5,8 @@ functions, for NumPy arrays, for CuPy arrays and for all others (without Numba, 
 arrays are among these), on arrays of shape ``(n, c, s)``: n samples, c channels and s
 positions, whatever the layout was before. Where channels are last in memory, n is
 samples times positions.
-Statistics are float64 arrays of shape ``(c,)``, and all arithmetic is float64.
+Statistics are float64 arrays of shape ``(c,)``, and all arithmetic is float64. Rows may
+be divided into groups that have statistics of their own (:mod:`groups`).
 
 For CPUs alone there are :mod:`winograd`, :mod:`pointwise` and :mod:`columns` for
 convolution, :mod:`products` for linear layers and small maps, and :mod:`pooling` and
@@ -23,6 +24,18 @@ import numpy
 from chainer.backends import cuda
 
 from chainer_crossbn.kernels import arrays, gpu
+from chainer_crossbn.kernels.groups import WHOLE, Groups
+
+__all__ = [
+    "COMPILED",
+    "WHOLE",
+    "Groups",
+    "are_compiled_for",
+    "each_step",
+    "of",
+    "on_gpu",
+    "precompile",
+]
 
 COMPILED = importlib.util.find_spec("numba") is not None
 if COMPILED:
@@ -68,10 +81,12 @@ def precompile(dtype=numpy.float32):
     """Compile the kernels of the CPU for a dtype, which else happens when first used.
 
     Args:
-        dtype: Of the arrays that are going to be normalized.
+        dtype: Of the images; for float16, which is computed in float32, the kernels of
+            that are compiled.
     """
     if not COMPILED:
         return
+    dtype = numpy.promote_types(dtype, numpy.float32)
     # No side is 1, as that would hide in which order an array is in memory.
     v = numpy.zeros(2)
     cpu.merge(numpy.zeros(5), numpy.zeros(5), 0)

@@ -4,26 +4,91 @@ They serve where no compiled ones can, and say what those of :mod:`cpu` and :mod
 do.
 """
 
+import functools
+
 import numpy
 from chainer import backend
 
-
-def _centred(x, mean):
-    return x.astype(numpy.float64) - mean[:, None]
+from chainer_crossbn.kernels.groups import WHOLE
 
 
-def moments(x):
+def per_row(vector, x, groups):
+    """Return the vector of each row's group, so that it broadcasts over ``x``."""
+    vectors = vector.reshape(groups.count, -1, 1)
+    if groups.count == 1:
+        return vectors
+    sizes = numpy.diff(groups.starts(len(x)))
+    xp = backend.get_array_module(x)
+    return vectors[xp.asarray(numpy.repeat(numpy.arange(groups.count), sizes))]
+
+
+def _sum_rows(x, groups):
+    """Sum over the rows and positions of each group, as a vector of shape (g * c,)."""
+    starts = groups.starts(len(x)).tolist()
+    xp = backend.get_array_module(x)
+    return xp.concatenate([x[i:j].sum(axis=(0, 2)) for i, j in zip(starts, starts[1:])])
+
+
+def _centred(x, mean, groups):
+    return x.astype(numpy.float64) - per_row(mean, x, groups)
+
+
+def moments(x, groups=WHOLE):
     """Return mean and M2, the sum of ``(x - mean)**2``, over n and s.
 
     Args:
         x: Array of shape (n, c, s), float16, float32 or float64.
+        groups (Groups): Of the rows; each has statistics of its own.
 
     Returns:
-        tuple: two float64 arrays of shape (c,); zeros where n or s is 0.
+        tuple: two float64 arrays of shape (groups.count * c,), the channels of the
+        first group first; zeros where n or s is 0.
     """
-    count = max(x.shape[0] * x.shape[2], 1)
-    mean = x.astype(numpy.float64).sum(axis=(0, 2)) / count
-    return mean, (_centred(x, mean) ** 2).sum(axis=(0, 2))
+    if x.size == 0:
+        empty = backend.get_array_module(x).zeros(groups.count * x.shape[1])
+        return empty, empty.copy()
+    count = counts(x, None, groups)
+    mean = _sum_rows(x.astype(numpy.float64), groups) / count
+    return mean, _sum_rows(_centred(x, mean, groups) ** 2, groups)
+
+
+def counts(x, count, groups):
+    """Return the elements of a channel.
+
+    Args:
+        x: Array of shape (n, c, s).
+        count: A number or an array of shape (), which is returned as it is, or
+            ``None`` for those of ``x``.
+        groups (Groups): Of the rows.
+
+    Returns:
+        ``count``; or a number where there is one group, and otherwise a float64 array
+        of shape (groups.count * c,).
+    """
+    if count is not None:
+        return count
+    n, c, s = x.shape
+    if groups.count == 1:
+        return n * s
+    return backend.get_array_module(x).asarray(_counts(groups, n, c, s))
+
+
+@functools.lru_cache(maxsize=1024)
+def _counts(groups, n, c, s):
+    return numpy.repeat(numpy.diff(groups.starts(n)) * float(s), c)
+
+
+def over_groups(sums, c):
+    """Add up the groups of an array of shape (2, groups * c)."""
+    return sums if sums.shape[1] == c else sums.reshape(2, -1, c).sum(axis=1)
+
+
+def correction(count):
+    """Return what makes a variance unbiased."""
+    if isinstance(count, (int, float)):
+        return count / max(count - 1, 1)
+    xp = backend.get_array_module(count)
+    return count / xp.maximum(count - 1, 1)
 
 
 def merge(a, b, tags=0):
@@ -101,7 +166,8 @@ def finish_statistics(count, mean, m2, eps, running, decay):
     """Return 1 / sqrt(var + eps), and update the running statistics.
 
     Args:
-        count: Elements of a channel, at least 1: a number or an array of shape ().
+        count: Elements of a channel, at least 1: a number, or an array of shape () or
+            (c,).
         mean: float64 array of shape (c,).
         m2: float64 array of shape (c,), count * var.
         eps (float): Added to the variance.
@@ -116,60 +182,70 @@ def finish_statistics(count, mean, m2, eps, running, decay):
     var = m2 / count
     running_mean, running_var = running
     if running_mean is not None:
-        xp = backend.get_array_module(m2)
-        unbiased = var * (count / xp.maximum(count - 1, 1))
+        unbiased = var * correction(count)
         update_running(running_mean, mean.reshape(running_mean.shape), decay)
         update_running(running_var, unbiased.reshape(running_var.shape), decay)
     return 1 / (var + eps) ** 0.5
 
 
-def normalize_batch(x, count, mean, m2, eps, gamma, beta, running, decay, relu=False):
+def normalize_batch(
+    x, count, mean, m2, eps, gamma, beta, running, decay, relu=False, groups=WHOLE
+):
     """Return what :func:`normalize` and :func:`finish_statistics` do.
 
     Args:
-        x, gamma, beta, relu: As for :func:`normalize`.
-        count, mean, m2, eps, running, decay: As for :func:`finish_statistics`.
+        x, gamma, beta, relu, groups: As for :func:`normalize`.
+        count: As for :func:`finish_statistics`, or ``None`` for the elements of each
+            group of ``x``, in which case no group may be empty.
+        mean, m2, eps, running, decay: As for :func:`finish_statistics`.
 
     Returns:
         tuple: y, of the shape and dtype of ``x``, and 1 / sqrt(var + eps), float64 of
-        shape (c,).
+        shape (groups.count * c,).
     """
+    count = counts(x, count, groups)
     inv_std = finish_statistics(count, mean, m2, eps, running, decay)
-    return normalize(x, mean, inv_std, gamma, beta, relu), inv_std
+    return normalize(x, mean, inv_std, gamma, beta, relu, groups), inv_std
 
 
-def normalize(x, mean, inv_std, gamma, beta, relu=False):
+def normalize(x, mean, inv_std, gamma, beta, relu=False, groups=WHOLE):
     """Return ``(x - mean) * inv_std * gamma + beta`` in the dtype of ``x``.
 
     Args:
         x: Array of shape (n, c, s).
-        mean: float64 array of shape (c,).
-        inv_std: float64 array of shape (c,).
+        mean: float64 array of shape (groups.count * c,).
+        inv_std: float64 array of shape (groups.count * c,).
         gamma: Array of c elements, float16, float32 or float64.
         beta: Likewise.
         relu (bool): Whether to return 0 where that is negative.
+        groups (Groups): Of the rows; each has statistics of its own.
     """
-    y = _affine(x, mean, inv_std, gamma, beta)
+    y = _affine(x, mean, inv_std, gamma, beta, groups)
     if relu:
         y[y <= 0] = 0  # a NaN stays
     return y.astype(x.dtype, copy=False)
 
 
-def _affine(x, mean, inv_std, gamma, beta):
-    return _centred(x, mean) * scale(inv_std, gamma)[:, None] + wide(beta)[:, None]
+def _affine(x, mean, inv_std, gamma, beta, groups):
+    scales = per_row(scale(inv_std, gamma), x, groups)
+    return _centred(x, mean, groups) * scales + wide(beta)[:, None]
 
 
-def _passed(gy, x, mean, inv_std, relu_of):
+def _passed(gy, x, mean, inv_std, relu_of, groups):
     """Return what ReLU, where there is one, lets pass of the gradient of its output."""
     if relu_of is None:
         return gy
     xp = backend.get_array_module(x)
-    return xp.where(_affine(x, mean, inv_std, *relu_of) > 0, gy, gy.dtype.type(0))
+    y = _affine(x, mean, inv_std, *relu_of, groups)
+    return xp.where(y > 0, gy, gy.dtype.type(0))
 
 
 def scale(inv_std, gamma):
-    """Return ``gamma * inv_std``, float64 of shape (c,)."""
-    return wide(gamma) * inv_std
+    """Return ``gamma * inv_std``, float64 of the shape of ``inv_std``."""
+    gamma = wide(gamma)
+    if gamma.size == inv_std.size:
+        return gamma * inv_std
+    return (gamma * inv_std.reshape(-1, gamma.size)).ravel()
 
 
 def wide(v):
@@ -177,56 +253,63 @@ def wide(v):
     return v.ravel().astype(numpy.float64)
 
 
-def gradient_sums(x, gy, mean, inv_std, dtype, relu_of=None):
+def gradient_sums(x, gy, mean, inv_std, dtype, relu_of=None, groups=WHOLE):
     """Sum ``gy`` and ``gy * x_hat`` over n and s, x_hat = (x - mean) * inv_std.
 
     Args:
         x: Array of shape (n, c, s).
         gy: Array of shape (n, c, s), the gradient of the output.
-        mean: float64 array of shape (c,).
-        inv_std: float64 array of shape (c,).
+        mean: float64 array of shape (groups.count * c,).
+        inv_std: float64 array of shape (groups.count * c,).
         dtype: Of the parameters.
         relu_of (tuple or None): gamma and beta, if the output went through ReLU; gy is
             0 then where that gave 0.
+        groups (Groups): Of the rows; each has statistics of its own.
 
     Returns:
-        tuple: The sums of gy, then of gy * x_hat, a float64 array of shape (2 * c,);
-        and the same as an array of shape (2, c) of ``dtype``: the gradients of beta
-        and gamma.
+        tuple: The sums of gy, then of gy * x_hat, of each group: a float64 array of
+        shape (2 * groups.count * c,); and their sums over the groups as an array of
+        shape (2, c) of ``dtype``: the gradients of beta and gamma.
     """
-    g = _passed(gy, x, mean, inv_std, relu_of).astype(numpy.float64)
-    sum_gy_d = (g * _centred(x, mean)).sum(axis=(0, 2))
+    g = _passed(gy, x, mean, inv_std, relu_of, groups).astype(numpy.float64)
+    sum_gy_d = _sum_rows(g * _centred(x, mean, groups), groups)
     xp = backend.get_array_module(x)
-    sums = xp.stack([g.sum(axis=(0, 2)), sum_gy_d * inv_std])
-    return sums.ravel(), sums.astype(dtype)
+    sums = xp.stack([_sum_rows(g, groups), sum_gy_d * inv_std])
+    return sums.ravel(), over_groups(sums, x.shape[1]).astype(dtype)
 
 
-def input_gradient(x, gy, mean, inv_std, gamma, total, count, relu_of=None):
+def input_gradient(
+    x, gy, mean, inv_std, gamma, total, count, relu_of=None, groups=WHOLE
+):
     """Return ``gamma * inv_std * (gy - mean(gy) - x_hat * mean(gy * x_hat))``.
 
-    The means are those of the global batch, and the result has the dtype of ``x``.
+    The means are those of the global batch, or of the group, and the result has the
+    dtype of ``x``.
 
     Args:
         x: Array of shape (n, c, s).
         gy: Array of shape (n, c, s), the gradient of the output.
-        mean: float64 array of shape (c,).
-        inv_std: float64 array of shape (c,).
+        mean: float64 array of shape (groups.count * c,).
+        inv_std: float64 array of shape (groups.count * c,).
         gamma: Array of c elements, float16, float32 or float64.
-        total: float64 array of shape (2 * c,): over the global batch, the sums of gy,
-            then of gy * x_hat.
+        total: float64 array of shape (2 * groups.count * c,): over the global batch,
+            the sums of gy, then of gy * x_hat.
         count: Elements of a channel of the global batch, at least 1: a number or an
-            array of shape ().
+            array of shape (); or ``None`` for those of each group of ``x``.
         relu_of (tuple or None): As in :func:`gradient_sums`.
+        groups (Groups): Of the rows; each has statistics of its own.
     """
-    mean_gy, slope = slopes(inv_std, total, count)
-    gy = _passed(gy, x, mean, inv_std, relu_of)
-    g = _centred(gy, mean_gy) - _centred(x, mean) * slope[:, None]
-    return (g * scale(inv_std, gamma)[:, None]).astype(x.dtype, copy=False)
+    mean_gy, slope = slopes(inv_std, total, counts(x, count, groups))
+    gy = _passed(gy, x, mean, inv_std, relu_of, groups)
+    slope = per_row(slope, x, groups)
+    g = _centred(gy, mean_gy, groups) - _centred(x, mean, groups) * slope
+    scales = per_row(scale(inv_std, gamma), x, groups)
+    return (g * scales).astype(x.dtype, copy=False)
 
 
 def slopes(inv_std, total, count):
     """Return the mean of gy, and what is subtracted for a unit of ``x - mean``."""
-    mean_gy, mean_gy_x_hat = (total / count).reshape(2, -1)
+    mean_gy, mean_gy_x_hat = total.reshape(2, -1) / count
     return mean_gy, inv_std * mean_gy_x_hat
 
 

@@ -13,6 +13,10 @@
 // `lanes` of them along a row, and the rows and the positions are shared among
 // row_parts * column_parts blocks. What they have found of a sum is put together, always
 // in the same order, by the last of them to arrive.
+//
+// The rows may be divided into groups that have statistics of their own. A block has rows
+// of one group, which is its blockIdx.z. Vectors of statistics hold the channels of the
+// first group, then those of the next; gamma and beta are the same for all groups.
 
 typedef long long Size;
 
@@ -44,31 +48,48 @@ struct alignas(WIDTH * sizeof(ELEMENT)) Vector {
   ELEMENT at[WIDTH];
 };
 
-// An array, and how its rows and positions are shared out.
+// An array, and how its rows and positions are shared out. A group is `ranks` consecutive
+// virtual ranks, each of which has `rows_of_rank` rows; the first `longer_ranks` of all
+// have one sample more, which is `rows_of_sample` rows.
 struct Array {
-  Size n, c, s;
+  Size c, s;
   Size lanes, row_parts, column_parts;
+  Size ranks, rows_of_rank, longer_ranks, rows_of_sample;
+
+  __device__ Size start(Size group) const {
+    const Size rank = group * ranks, longer = rank < longer_ranks ? rank : longer_ranks;
+    return rank * rows_of_rank + longer * rows_of_sample;
+  }
+
+  // Of the block's group: the first row, the first one after it, and how many it has.
+  __device__ Size first_row() const { return start(blockIdx.z); }
+  __device__ Size end_row() const { return start(blockIdx.z + 1); }
+  __device__ Size rows() const { return end_row() - first_row(); }
+
+  // Where a vector of statistics has a channel of the block's group.
+  __device__ Size statistic(Size channel) const { return blockIdx.z * c + channel; }
 };
 
 // The vectors of a thread, by planes; places count vectors from the array's start.
 template <int WIDTH>
 struct Walk {
-  Size row, rows, row_step, at, first, step, length, channel, channels;
+  Size row, end, row_step, at, first, step, length, channel, channels;
 
   __device__ explicit Walk(const Array& a) {
     channel = blockIdx.x;
     channels = a.c;
     length = a.s / WIDTH;
     const Size rows_of_block = THREADS / a.lanes;
-    row = blockIdx.y % a.row_parts * rows_of_block + threadIdx.x / a.lanes;
+    row = a.first_row() + blockIdx.y % a.row_parts * rows_of_block +
+          threadIdx.x / a.lanes;
     row_step = a.row_parts * rows_of_block;
     first = blockIdx.y / a.row_parts * a.lanes + threadIdx.x % a.lanes;
     step = a.column_parts * a.lanes;
     at = first;
-    rows = first < length ? a.n : 0;
+    end = first < length ? a.end_row() : 0;
   }
 
-  __device__ bool more() const { return row < rows; }
+  __device__ bool more() const { return row < end; }
 
   __device__ Size next() {
     const Size place = (row * channels + channel) * length + at;
@@ -84,18 +105,18 @@ struct Walk {
 // The columns of a thread, and its rows.
 template <int WIDTH>
 struct Columns {
-  Size column, columns, row, rows, step;
+  Size column, columns, row, end, step;
 
   __device__ explicit Columns(const Array& a) {
     columns = a.c * a.s;
     column = (blockIdx.x * a.lanes + threadIdx.x % a.lanes) * WIDTH;
     const Size rows_of_block = THREADS / a.lanes;
-    row = blockIdx.y * rows_of_block + threadIdx.x / a.lanes;
+    row = a.first_row() + blockIdx.y * rows_of_block + threadIdx.x / a.lanes;
     step = a.row_parts * rows_of_block;
-    rows = column < columns ? a.n : 0;
+    end = column < columns ? a.end_row() : 0;
   }
 
-  __device__ bool more() const { return row < rows; }
+  __device__ bool more() const { return row < end; }
 
   __device__ Size next() {
     const Size place = (row * columns + column) / WIDTH;
@@ -117,10 +138,11 @@ struct Passes {
   const double *mean, *inv_std;
   const PARAMETER *gamma, *beta;  // as they were in the forward pass, if ReLU followed
 
-  __device__ Pass of(Size channel) const {
+  // `at` is where vectors of statistics have the channel, as in all that follows.
+  __device__ Pass of(Size channel, Size at) const {
     if (!RELU || !gamma) return Pass();
-    const double scale = to_double(gamma[channel]) * inv_std[channel];
-    return {mean[channel], scale, to_double(beta[channel])};
+    const double scale = to_double(gamma[channel]) * inv_std[at];
+    return {mean[at], scale, to_double(beta[channel])};
   }
 };
 
@@ -128,6 +150,21 @@ struct Passes {
 __device__ inline Size share(Size total, Size width, Size parts, Size part) {
   const Size turn = parts * width, rest = total % turn - part * width;
   return total / turn * width + (rest < 0 ? 0 : rest < width ? rest : width);
+}
+
+// Returns whether this block is the last of `number` to arrive, by a count that is 0 at
+// first and is left so; it then sees what the others wrote before they did.
+__device__ bool is_last(unsigned& arrived, unsigned number) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    last = atomicAdd(&arrived, 1u) + 1 == number;
+    if (last) arrived = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return last;
 }
 
 // Sums over the block, by planes; all threads get the sum.
@@ -185,10 +222,12 @@ struct Moments {
   struct Result {
     double *mean, *m2;
 
-    __device__ void operator()(Size channel, const Moments& found) const {
-      mean[channel] = found.mean;
-      m2[channel] = found.m2;
+    __device__ void operator()(Size, Size at, const Moments& found) const {
+      mean[at] = found.mean;
+      m2[at] = found.m2;
     }
+
+    __device__ void sum_groups(unsigned*, Size, int) const {}
   };
 
   // Finds those of a block's values, of which a thread has the sum of x - origin and
@@ -237,15 +276,32 @@ struct Sums {
   struct Result {
     Size c;
     const double* inv_std;
-    double* sums;
+    double* sums;          // all groups' of gy, then all groups' of gy * x_hat
     PARAMETER* gradients;  // of beta, then of gamma
 
-    __device__ void operator()(Size channel, const Sums& found) const {
-      const double gy_x_hat = found.gy_d * inv_std[channel];
-      sums[channel] = found.gy;
-      sums[c + channel] = gy_x_hat;
+    __device__ void operator()(Size channel, Size at, const Sums& found) const {
+      const double gy_x_hat = found.gy_d * inv_std[at];
+      sums[at] = found.gy;
+      sums[gridDim.z * c + at] = gy_x_hat;
+      if (gridDim.z > 1) return;  // the gradients have the sums of all groups
       assign(gradients[channel], found.gy);
       assign(gradients[c + channel], gy_x_hat);
+    }
+
+    // Has the last group to arrive make the gradients of `channels` channels from the
+    // first on of the sums of all groups, in their order.
+    __device__ void sum_groups(unsigned* arrived, Size first, int channels) const {
+      if (gridDim.z == 1 || !is_last(arrived[blockIdx.x], gridDim.z)) return;
+      for (int i = threadIdx.x; i < 2 * channels; i += THREADS) {
+        const Size half = i / channels, channel = first + i % channels;
+        if (channel >= c) continue;
+        const volatile double* of_group = sums + half * gridDim.z * c + channel;
+        double sum = 0;
+#pragma unroll 8
+        for (unsigned group = 0; group < gridDim.z; ++group, of_group += c)
+          sum += *of_group;
+        assign(gradients[half * c + channel], sum);
+      }
     }
   };
 
@@ -279,39 +335,42 @@ __device__ Part merged(const Part& mine, int left) {
   return parts[thread];
 }
 
-// Where blocks leave what they have found, of shape (blocks, c), and how many have.
+// Where the blocks of a group leave what they have found, and how many have.
 template <class Part>
 struct Meeting {
-  Part* parts;
-  unsigned* arrived;  // 0, for each blockIdx.x, and 0 again in the end
+  Part* parts;  // of shape (groups, blocks, c)
+  // 0, and 0 again in the end: of groups, for each blockIdx.x, and then of the blocks of
+  // each group, for each blockIdx.x.
+  unsigned* arrived;
+
+  __device__ Part& left_by(Size block, Size channel, Size c) const {
+    return parts[(blockIdx.z * gridDim.y + block) * c + channel];
+  }
 
   // Reads what another block has left, which the cache of this one may not know of.
-  __device__ Part read(Size place) const {
+  __device__ Part read(Size block, Size channel, Size c) const {
     Part part;
-    const volatile double* from = (const volatile double*)&parts[place];
+    const volatile double* from = (const volatile double*)&left_by(block, channel, c);
     for (int i = 0; i < sizeof(Part) / sizeof(double); ++i) ((double*)&part)[i] = from[i];
     return part;
   }
 
-  // Returns whether this block is the last of its kind; if so, has the parts of all of
-  // them merged, for `channels` channels from the first on, and the results written.
-  __device__ void conclude(Size first, int channels, Size c,
+  // Returns whether this block is the last of its group to arrive of those that have its
+  // `channels` channels from the first on; if so, has the parts of all of them merged,
+  // and the results written.
+  __device__ bool conclude(Size first, int channels, const Array& a,
                            const typename Part::Result& result) const {
-    __shared__ bool last;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) last = atomicAdd(&arrived[blockIdx.x], 1u) + 1 == gridDim.y;
-    __syncthreads();
-    if (!last) return;
-    __threadfence();
-    if (threadIdx.x == 0) arrived[blockIdx.x] = 0;
+    const Size which = (Size)(blockIdx.z + 1) * gridDim.x + blockIdx.x;
+    if (!is_last(arrived[which], gridDim.y)) return false;
     const Size channel = first + threadIdx.x % channels;
     Part all = {};
-    if (channel < c)
+    if (channel < a.c)
       for (Size i = threadIdx.x / channels; i < gridDim.y; i += THREADS / channels)
-        all.merge(read(i * c + channel));
+        all.merge(read(i, channel, a.c));
     all = merged(all, channels);
-    if (threadIdx.x < channels && channel < c) result(channel, all);
+    if (threadIdx.x < channels && channel < a.c)
+      result(channel, a.statistic(channel), all);
+    return true;
   }
 };
 
@@ -369,9 +428,9 @@ __device__ void reduce_planes(Array a, const ELEMENT* x, const ELEMENT* gy,
                               const Passes& passes, const Meeting<Part>& meeting,
                               const typename Part::Result& result) {
   Walk<WIDTH> places(a);
-  const Size channel = blockIdx.x;
-  const Pass pass = passes.of(channel);
-  double origin[1] = {Part::OF_PAIRS ? passes.mean[channel] : 0};
+  const Size channel = blockIdx.x, at = a.statistic(channel);
+  const Pass pass = passes.of(channel, at);
+  double origin[1] = {Part::OF_PAIRS ? passes.mean[at] : 0};
   double g[WIDTH] = {}, g_d[WIDTH] = {};
   const Size vectors =
       accumulate<Part, WIDTH, false>(places, x, gy, &pass, origin, g, g_d);
@@ -381,18 +440,21 @@ __device__ void reduce_planes(Array a, const ELEMENT* x, const ELEMENT* gy,
     sum[0] += g[w];
     sum_d[0] += g_d[w];
   }
-  const Size rows = share(a.n, THREADS / a.lanes, a.row_parts, blockIdx.y % a.row_parts);
+  const Size rows =
+      share(a.rows(), THREADS / a.lanes, a.row_parts, blockIdx.y % a.row_parts);
   const Size length =
       share(a.s / WIDTH, a.lanes, a.column_parts, blockIdx.y / a.row_parts);
   Part found[1];
   Part::of_block(SumOfPlane(), rows * length * WIDTH, vectors * WIDTH, origin, sum,
                  sum_d, found);
-  if (gridDim.y == 1) {
-    if (threadIdx.x == 0) result(channel, found[0]);
-    return;
+  if (threadIdx.x == 0) {
+    if (gridDim.y == 1)
+      result(channel, at, found[0]);
+    else
+      meeting.left_by(blockIdx.y, channel, a.c) = found[0];
   }
-  if (threadIdx.x == 0) meeting.parts[blockIdx.y * a.c + channel] = found[0];
-  meeting.conclude(channel, 1, a.c, result);
+  if (gridDim.y == 1 || meeting.conclude(channel, 1, a, result))
+    result.sum_groups(meeting.arrived, channel, 1);
 }
 
 template <class Part, int WIDTH>
@@ -407,12 +469,12 @@ __device__ void reduce_columns(Array a, const ELEMENT* x, const ELEMENT* gy,
 #pragma unroll
   for (int w = 0; w < WIDTH; ++w) {
     const Size channel = column < places.columns ? (column + w) / a.s : 0;
-    pass[w] = passes.of(channel);
-    if (Part::OF_PAIRS) origin[w] = passes.mean[channel];
+    pass[w] = passes.of(channel, a.statistic(channel));
+    if (Part::OF_PAIRS) origin[w] = passes.mean[a.statistic(channel)];
   }
   const Size vectors =
       accumulate<Part, WIDTH, true>(places, x, gy, pass, origin, g, g_d);
-  const Size rows = share(a.n, THREADS / a.lanes, a.row_parts, blockIdx.y);
+  const Size rows = share(a.rows(), THREADS / a.lanes, a.row_parts, blockIdx.y);
   Part found[WIDTH];
   const SumOfColumns sum = {a.lanes, a.s};
   Part::of_block(sum, rows * a.s, vectors, origin, g, g_d, found);
@@ -421,11 +483,12 @@ __device__ void reduce_columns(Array a, const ELEMENT* x, const ELEMENT* gy,
     if (threadIdx.x < a.lanes && column < places.columns && (column + w) % a.s == 0) {
       const Size channel = (column + w) / a.s;
       if (gridDim.y == 1)
-        result(channel, found[w]);
+        result(channel, a.statistic(channel), found[w]);
       else
-        meeting.parts[blockIdx.y * a.c + channel] = found[w];
+        meeting.left_by(blockIdx.y, channel, a.c) = found[w];
     }
-  if (gridDim.y > 1) meeting.conclude(first, channels, a.c, result);
+  if (gridDim.y == 1 || meeting.conclude(first, channels, a, result))
+    result.sum_groups(meeting.arrived, first, channels);
 }
 
 // y = (x - mean) * scale + beta
@@ -468,15 +531,15 @@ struct Statistics {
   double decay;
 
   // Returns 1 / sqrt(var + eps); writes it, and the running statistics, where it is to.
-  __device__ double finish(Size channel, bool writes) const {
-    if (!m2) return inv_std[channel];
-    const double n = count.get(), var = m2[channel] / n;
+  __device__ double finish(Size at, bool writes) const {
+    if (!m2) return inv_std[at];
+    const double n = count.get(), var = m2[at] / n;
     const double found = 1 / sqrt(var + eps);
     if (!writes) return found;
-    inv_std[channel] = found;
+    inv_std[at] = found;
     if (running_mean) {
-      keep(running_mean[channel], mean[channel]);
-      keep(running_var[channel], var * (n / (n > 1 ? n - 1 : 1)));
+      keep(running_mean[at], mean[at]);
+      keep(running_var[at], var * (n / (n > 1 ? n - 1 : 1)));
     }
     return found;
   }
@@ -491,10 +554,10 @@ struct Normalizations {
   Statistics statistics;
   const PARAMETER *gamma, *beta;
 
-  __device__ Of of(Size channel) const {
-    const double inv_std = statistics.finish(channel, blockIdx.y == 0);
+  __device__ Of of(Size channel, Size at) const {
+    const double inv_std = statistics.finish(at, blockIdx.y == 0);
     const double scale = to_double(gamma[channel]) * inv_std;
-    return {statistics.mean[channel], scale, to_double(beta[channel])};
+    return {statistics.mean[at], scale, to_double(beta[channel])};
   }
 };
 
@@ -507,11 +570,11 @@ struct Gradients {
   Count count;
   Size c;
 
-  __device__ Of of(Size channel) const {
-    const double n = count.get(), std = inv_std[channel];
-    const double slope = std * (total[c + channel] / n);
-    return {mean[channel], slope, to_double(gamma[channel]) * std, total[channel] / n,
-            passes.of(channel)};
+  __device__ Of of(Size channel, Size at) const {
+    const double n = count.get(), std = inv_std[at];
+    const double slope = std * (total[gridDim.z * c + at] / n);
+    return {mean[at], slope, to_double(gamma[channel]) * std, total[at] / n,
+            passes.of(channel, at)};
   }
 };
 
@@ -540,7 +603,7 @@ template <class Maps, int WIDTH>
 __device__ void map_planes(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMENT* out,
                            const Maps& maps) {
   __shared__ typename Maps::Of of_block;
-  if (threadIdx.x == 0) of_block = maps.of(blockIdx.x);
+  if (threadIdx.x == 0) of_block = maps.of(blockIdx.x, a.statistic(blockIdx.x));
   __syncthreads();
   const typename Maps::Of map = of_block;
   Walk<WIDTH> places(a);
@@ -553,7 +616,8 @@ __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMEN
   __shared__ typename Maps::Of of_block[THREADS];
   const int channels = a.lanes * WIDTH / a.s;
   const Size channel = (Size)blockIdx.x * channels + threadIdx.x;
-  if (threadIdx.x < channels && channel < a.c) of_block[threadIdx.x] = maps.of(channel);
+  if (threadIdx.x < channels && channel < a.c)
+    of_block[threadIdx.x] = maps.of(channel, a.statistic(channel));
   __syncthreads();
   typename Maps::Of map[WIDTH];
   const int first = threadIdx.x % (int)a.lanes * WIDTH;
@@ -563,8 +627,12 @@ __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMEN
   apply<WIDTH, true>(places, x, gy, out, map);
 }
 
-#define ARRAY Size n, Size c, Size s, Size lanes, Size row_parts, Size column_parts
-#define THE_ARRAY {n, c, s, lanes, row_parts, column_parts}
+#define ARRAY \
+  Size c, Size s, Size lanes, Size row_parts, Size column_parts, Size ranks, \
+      Size rows_of_rank, Size longer_ranks, Size rows_of_sample
+#define THE_ARRAY \
+  {c, s, lanes, row_parts, column_parts, ranks, rows_of_rank, longer_ranks, \
+   rows_of_sample}
 
 // Each in four ways: by planes and by columns, by single elements and by wide vectors.
 #define IN_EACH_WAY(KERNEL) \
@@ -594,17 +662,21 @@ __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMEN
                               {c, inv_std, sums, gradients}); \
   }
 
-// The count is at `count_at`, unless that is null.
+// The count is at `count_at`, or else `count`, or else, where that is 0, what the block's
+// group has.
+#define THE_COUNT {count_at, count ? count : (double)(a.rows() * s)}
+
 #define NORMALIZE(WAY, WIDTH, NAME) \
   KERNEL_OF_THREADS void normalize_by_##NAME( \
       ARRAY, const ELEMENT* x, ELEMENT* y, const double* mean, const double* m2, \
       const double* count_at, double count, double eps, double* inv_std, \
       RUNNING* running_mean, RUNNING* running_var, double decay, \
       const PARAMETER* gamma, const PARAMETER* beta) { \
-    const Normalizations maps = {{mean, m2, {count_at, count}, eps, inv_std, \
-                                  running_mean, running_var, decay}, \
+    const Array a = THE_ARRAY; \
+    const Normalizations maps = {{mean, m2, THE_COUNT, eps, inv_std, running_mean, \
+                                  running_var, decay}, \
                                  gamma, beta}; \
-    map_##WAY<Normalizations, WIDTH>(THE_ARRAY, x, 0, y, maps); \
+    map_##WAY<Normalizations, WIDTH>(a, x, 0, y, maps); \
   }
 
 #define DIFFERENTIATE(WAY, WIDTH, NAME) \
@@ -613,10 +685,11 @@ __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMEN
       const double* inv_std, const PARAMETER* gamma, const PARAMETER* relu_gamma, \
       const PARAMETER* relu_beta, const double* total, const double* count_at, \
       double count) { \
+    const Array a = THE_ARRAY; \
     const Gradients maps = {mean, inv_std, gamma, \
                             {mean, inv_std, relu_gamma, relu_beta}, \
-                            total, {count_at, count}, c}; \
-    map_##WAY<Gradients, WIDTH>(THE_ARRAY, x, gy, gx, maps); \
+                            total, THE_COUNT, c}; \
+    map_##WAY<Gradients, WIDTH>(a, x, gy, gx, maps); \
   }
 
 extern "C" {

@@ -10,6 +10,7 @@ import numpy
 
 from chainer_crossbn.kernels import arrays
 from chainer_crossbn.kernels.compilation import REORDERED, compiled
+from chainer_crossbn.kernels.groups import WHOLE
 
 _ROWS = 256  # that are summed apart
 
@@ -56,7 +57,7 @@ def _sums_of_rows(x, pivot, sums, squares):
 
 
 @compiled(REORDERED)
-def _moments(x, mean, m2):
+def _moments_of_group(x, mean, m2):
     n, c, s = x.shape
     if n * s == 0:
         return
@@ -87,6 +88,15 @@ def _moments(x, mean, m2):
             pivot[:] = mean
             mean[:] = 0
             m2[:] = 0
+
+
+# Vectors hold the channels of the first group, then those of the next.
+@compiled(REORDERED)
+def _moments(x, starts, mean, m2):
+    c = x.shape[1]
+    for g in range(starts.size - 1):
+        own = slice(g * c, (g + 1) * c)
+        _moments_of_group(x[starts[g] : starts[g + 1]], mean[own], m2[own])
 
 
 # No fastmath: all ranks must get the same bits, whichever of two comes first.
@@ -162,32 +172,36 @@ def _rectify(row):
 
 
 @compiled({"contract"})
-def _normalize(x, mean, scale, shift, relu, y):
-    n, c, s = x.shape
-    for i in range(n):
-        for k in range(c):
-            m, a, b = mean[k], scale[k], shift[k]
-            for j in range(s):
-                y[i, k, j] = (x[i, k, j] - m) * a + b
-            if relu:
-                _rectify(y[i, k])
+def _normalize(x, starts, means, scales, shift, relu, y):
+    c, s = x.shape[1:]
+    for g in range(starts.size - 1):
+        mean, scale = means[g * c : (g + 1) * c], scales[g * c : (g + 1) * c]
+        for i in range(starts[g], starts[g + 1]):
+            for k in range(c):
+                m, a, b = mean[k], scale[k], shift[k]
+                for j in range(s):
+                    y[i, k, j] = (x[i, k, j] - m) * a + b
+                if relu:
+                    _rectify(y[i, k])
 
 
 @compiled({"contract"})
-def _normalize_rows(x, mean, scale, shift, relu, y):
-    n, c = x.shape
-    for i in range(n):
-        for k in range(c):
-            y[i, k] = (x[i, k] - mean[k]) * scale[k] + shift[k]
-        if relu:
-            _rectify(y[i])
+def _normalize_rows(x, starts, means, scales, shift, relu, y):
+    c = x.shape[1]
+    for g in range(starts.size - 1):
+        mean, scale = means[g * c : (g + 1) * c], scales[g * c : (g + 1) * c]
+        for i in range(starts[g], starts[g + 1]):
+            for k in range(c):
+                y[i, k] = (x[i, k] - mean[k]) * scale[k] + shift[k]
+            if relu:
+                _rectify(y[i])
 
 
 # Where ReLU followed, its input is computed once more: it passes gradients where that
 # is above 0. They are multiplied by 1 or 0, as a load that waits for the comparison
 # comes too late. Inner loops are written out, as calls cost as much as a row.
 @compiled(REORDERED)
-def _gradient_sums(x, gy, mean, relu, scale, shift, sum_gy, sum_gy_d):
+def _gradient_sums_of_group(x, gy, mean, relu, scale, shift, sum_gy, sum_gy_d):
     n, c, s = x.shape
     for i in range(n):
         for k in range(c):
@@ -210,7 +224,24 @@ def _gradient_sums(x, gy, mean, relu, scale, shift, sum_gy, sum_gy_d):
 
 
 @compiled(REORDERED)
-def _gradient_sums_of_rows(x, gy, mean, relu, scale, shift, sum_gy, sum_gy_d):
+def _gradient_sums(x, gy, starts, means, relu, scales, shift, sum_gy, sum_gy_d):
+    c = x.shape[1]
+    for g in range(starts.size - 1):
+        rows, own = slice(starts[g], starts[g + 1]), slice(g * c, (g + 1) * c)
+        _gradient_sums_of_group(
+            x[rows],
+            gy[rows],
+            means[own],
+            relu,
+            scales[own],
+            shift,
+            sum_gy[own],
+            sum_gy_d[own],
+        )
+
+
+@compiled(REORDERED)
+def _gradient_sums_of_rows_of_group(x, gy, mean, relu, scale, shift, sum_gy, sum_gy_d):
     n, c = x.shape
     a, b = numpy.zeros(c), numpy.zeros(c)
     for start in range(0, n, _ROWS):
@@ -232,8 +263,27 @@ def _gradient_sums_of_rows(x, gy, mean, relu, scale, shift, sum_gy, sum_gy_d):
             a[k] = b[k] = 0
 
 
+@compiled(REORDERED)
+def _gradient_sums_of_rows(x, gy, starts, means, relu, scales, shift, sum_gy, sum_gy_d):
+    c = x.shape[1]
+    for g in range(starts.size - 1):
+        rows, own = slice(starts[g], starts[g + 1]), slice(g * c, (g + 1) * c)
+        _gradient_sums_of_rows_of_group(
+            x[rows],
+            gy[rows],
+            means[own],
+            relu,
+            scales[own],
+            shift,
+            sum_gy[own],
+            sum_gy_d[own],
+        )
+
+
 @compiled({"contract"})
-def _input_gradient(x, gy, mean, slope, factor, mean_gy, relu, scale, shift, gx):
+def _input_gradient_of_group(
+    x, gy, mean, slope, factor, mean_gy, relu, scale, shift, gx
+):
     n, c, s = x.shape
     for i in range(n):
         for k in range(c):
@@ -250,7 +300,28 @@ def _input_gradient(x, gy, mean, slope, factor, mean_gy, relu, scale, shift, gx)
 
 
 @compiled({"contract"})
-def _input_gradient_of_rows(
+def _input_gradient(
+    x, gy, starts, means, slopes, factors, means_gy, relu, scales, shift, gx
+):
+    c = x.shape[1]
+    for g in range(starts.size - 1):
+        rows, own = slice(starts[g], starts[g + 1]), slice(g * c, (g + 1) * c)
+        _input_gradient_of_group(
+            x[rows],
+            gy[rows],
+            means[own],
+            slopes[own],
+            factors[own],
+            means_gy[own],
+            relu,
+            scales[own],
+            shift,
+            gx[rows],
+        )
+
+
+@compiled({"contract"})
+def _input_gradient_of_rows_of_group(
     x, gy, mean, slope, factor, mean_gy, relu, scale, shift, gx
 ):
     n, c = x.shape
@@ -267,6 +338,27 @@ def _input_gradient_of_rows(
 
 
 @compiled({"contract"})
+def _input_gradient_of_rows(
+    x, gy, starts, means, slopes, factors, means_gy, relu, scales, shift, gx
+):
+    c = x.shape[1]
+    for g in range(starts.size - 1):
+        rows, own = slice(starts[g], starts[g + 1]), slice(g * c, (g + 1) * c)
+        _input_gradient_of_rows_of_group(
+            x[rows],
+            gy[rows],
+            means[own],
+            slopes[own],
+            factors[own],
+            means_gy[own],
+            relu,
+            scales[own],
+            shift,
+            gx[rows],
+        )
+
+
+@compiled({"contract"})
 def _update_running(running, fresh, decay):
     for i in range(running.size):
         running[i] = decay * running[i] + (1 - decay) * fresh[i]
@@ -277,11 +369,10 @@ def _compilable(x):
     return numpy.ascontiguousarray(x, numpy.float32 if x.dtype.char == "e" else x.dtype)
 
 
-def moments(x):
+def moments(x, groups=WHOLE):
     """As :func:`chainer_crossbn.kernels.arrays.moments`."""
-    c = x.shape[1]
-    mean, m2 = numpy.zeros(c), numpy.zeros(c)
-    _moments(_compilable(x), mean, m2)
+    mean, m2 = numpy.zeros((2, groups.count * x.shape[1]))
+    _moments(_compilable(x), groups.starts(len(x)), mean, m2)
     return mean, m2
 
 
@@ -291,53 +382,64 @@ def finish_statistics(count, mean, m2, eps, running, decay):
     running_mean, running_var = running
     if running_mean is not None:
         update_running(running_mean, mean, decay)
-        update_running(running_var, var * (count / max(count - 1, 1)), decay)
+        update_running(running_var, var * arrays.correction(count), decay)
     return 1 / (var + eps) ** 0.5
 
 
-def normalize_batch(x, count, mean, m2, eps, gamma, beta, running, decay, relu=False):
+def normalize_batch(
+    x, count, mean, m2, eps, gamma, beta, running, decay, relu=False, groups=WHOLE
+):
     """As :func:`chainer_crossbn.kernels.arrays.normalize_batch`."""
+    count = arrays.counts(x, count, groups)
     inv_std = finish_statistics(count, mean, m2, eps, running, decay)
-    return normalize(x, mean, inv_std, gamma, beta, relu), inv_std
+    return normalize(x, mean, inv_std, gamma, beta, relu, groups), inv_std
 
 
-def normalize(x, mean, inv_std, gamma, beta, relu=False):
+def normalize(x, mean, inv_std, gamma, beta, relu=False, groups=WHOLE):
     """As :func:`chainer_crossbn.kernels.arrays.normalize`."""
     source = _compilable(x)
     y = numpy.empty_like(source)
+    starts = groups.starts(len(x))
     scale, shift = arrays.scale(inv_std, gamma), arrays.wide(beta)
     if x.shape[2] == 1:
-        _normalize_rows(source[:, :, 0], mean, scale, shift, relu, y[:, :, 0])
+        rows = source[:, :, 0]
+        _normalize_rows(rows, starts, mean, scale, shift, relu, y[:, :, 0])
     else:
-        _normalize(source, mean, scale, shift, relu, y)
+        _normalize(source, starts, mean, scale, shift, relu, y)
     return y.astype(x.dtype, copy=False)
 
 
-def gradient_sums(x, gy, mean, inv_std, dtype, relu_of=None):
+def gradient_sums(x, gy, mean, inv_std, dtype, relu_of=None, groups=WHOLE):
     """As :func:`chainer_crossbn.kernels.arrays.gradient_sums`."""
-    sums = numpy.zeros((2, x.shape[1]))
+    sums = numpy.zeros((2, mean.size))
+    c = x.shape[1]
     x, gy = _compilable(x), _compilable(gy)
+    starts = groups.starts(len(x))
     relu = _relu(inv_std, relu_of)
     if x.shape[2] == 1:
-        _gradient_sums_of_rows(x[:, :, 0], gy[:, :, 0], mean, *relu, *sums)
+        _gradient_sums_of_rows(x[:, :, 0], gy[:, :, 0], starts, mean, *relu, *sums)
     else:
-        _gradient_sums(x, gy, mean, *relu, *sums)
+        _gradient_sums(x, gy, starts, mean, *relu, *sums)
     sums[1] *= inv_std
-    return sums.ravel(), sums.astype(dtype)
+    return sums.ravel(), arrays.over_groups(sums, c).astype(dtype)
 
 
-def input_gradient(x, gy, mean, inv_std, gamma, total, count, relu_of=None):
+def input_gradient(
+    x, gy, mean, inv_std, gamma, total, count, relu_of=None, groups=WHOLE
+):
     """As :func:`chainer_crossbn.kernels.arrays.input_gradient`."""
     source = _compilable(x)
     gx = numpy.empty_like(source)
+    starts = groups.starts(len(x))
+    count = arrays.counts(x, count, groups)
     mean_gy, slope = arrays.slopes(inv_std, total, count)
     vectors = mean, slope, arrays.scale(inv_std, gamma), mean_gy
     gy, relu = _compilable(gy), _relu(inv_std, relu_of)
     if x.shape[2] == 1:
         rows = source[:, :, 0], gy[:, :, 0]
-        _input_gradient_of_rows(*rows, *vectors, *relu, gx[:, :, 0])
+        _input_gradient_of_rows(*rows, starts, *vectors, *relu, gx[:, :, 0])
     else:
-        _input_gradient(source, gy, *vectors, *relu, gx)
+        _input_gradient(source, gy, starts, *vectors, *relu, gx)
     return gx.astype(x.dtype, copy=False)
 
 

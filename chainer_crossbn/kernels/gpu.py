@@ -13,6 +13,7 @@ import numpy
 from chainer.backends import cuda
 
 from chainer_crossbn.kernels import arrays, launching
+from chainer_crossbn.kernels.groups import WHOLE
 from chainer_crossbn.kernels.launching import NULL, THREADS
 
 SOURCE = Path(__file__).with_name("batch_normalization.cu")
@@ -26,7 +27,9 @@ _LANES_OF_COLUMNS = 32
 _BLOCKS_OF_A_MULTIPROCESSOR = 8
 # Loads of a thread, below which it does not pay to have more blocks.
 _LEAST_LOADS = 4
-_MOST_PARTS = 65535  # what CUDA permits
+# What CUDA permits.
+_MOST_PARTS = 65535
+_MOST_GROUPS = 65535
 
 
 @functools.cache
@@ -63,13 +66,19 @@ class _Plan(NamedTuple):
     """How an array is shared out among blocks."""
 
     way: str
-    grid: tuple
+    grid: tuple  # blocks across channels, parts of a group, groups
     array: tuple  # the arguments that describe it
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(shape, itemsize, aligned, n_multiprocessors):
+def _plan(shape, groups, itemsize, aligned, n_multiprocessors):
+    if groups.count > _MOST_GROUPS:
+        raise ValueError(
+            f"a GPU takes at most {_MOST_GROUPS} groups with statistics of their own, "
+            f"not {groups.count}"
+        )
     n, c, s = shape
+    _, most_rows, *_ = groups.starts(n).tolist()  # the first group has the most
     planes = s >= _LEAST_PLANE or s & (s - 1) > 0
     width = _width(itemsize, planes)
     if not aligned or (s if planes else c * s) % width:
@@ -79,30 +88,40 @@ def _plan(shape, itemsize, aligned, n_multiprocessors):
         1 << (length - 1).bit_length(), THREADS if planes else _LANES_OF_COLUMNS
     )
     rows = THREADS // lanes
-    wanted = n_multiprocessors * _BLOCKS_OF_A_MULTIPROCESSOR
-    most_row_parts = max(math.ceil(n / (rows * _LEAST_LOADS)), 1)
+    wanted = n_multiprocessors * _BLOCKS_OF_A_MULTIPROCESSOR  # of all groups
+    most_row_parts = max(math.ceil(most_rows / (rows * _LEAST_LOADS)), 1)
     if planes:
-        parts = math.ceil(wanted / c)
+        parts = math.ceil(wanted / (c * groups.count))
         row_parts = min(parts, most_row_parts, _MOST_PARTS)
         most_column_parts = max(math.ceil(length / (lanes * _LEAST_LOADS)), 1)
         column_parts = min(
             math.ceil(parts / row_parts), most_column_parts, _MOST_PARTS // row_parts
         )
-        grid = c, row_parts * column_parts
+        grid = c, row_parts * column_parts, groups.count
     else:
         across = math.ceil(length / lanes)
-        row_parts = min(math.ceil(wanted / across), most_row_parts, _MOST_PARTS)
+        parts = math.ceil(wanted / (across * groups.count))
+        row_parts = min(parts, most_row_parts, _MOST_PARTS)
         column_parts = 1
-        grid = across, row_parts
-    array = tuple(map(numpy.int64, (n, c, s, lanes, row_parts, column_parts)))
+        grid = across, row_parts, groups.count
+    array = c, s, lanes, row_parts, column_parts, *_rows_of_groups(n, groups)
     way = ("wide_" if width > 1 else "") + ("planes" if planes else "columns")
-    return _Plan(way, grid, array)
+    return _Plan(way, grid, tuple(map(numpy.int64, array)))
 
 
-def _plan_of(launch, *same_shape):
+def _rows_of_groups(n, groups):
+    """Return the arguments by which a kernel knows the rows of its group."""
+    if groups.count == 1:
+        return 1, n, 0, 0
+    share, rest = divmod(groups.samples, groups.virtual_ranks)
+    rows_of_sample = n // groups.samples
+    return groups.size, share * rows_of_sample, rest, rows_of_sample
+
+
+def _plan_of(launch, groups, *same_shape):
     x = same_shape[0]
     aligned = not any(_address(v) % _BYTES_OF_A_LOAD for v in same_shape)
-    return _plan(x.shape, x.itemsize, aligned, launch.multiprocessors)
+    return _plan(x.shape, groups, x.itemsize, aligned, launch.multiprocessors)
 
 
 def _address(x):
@@ -121,11 +140,12 @@ def _launcher(*types):
 def _reduce(launch, kernel, plan, arguments, states, results):
     """Have something summed by all blocks, and put together by the last of them."""
     parts = arrived = NULL
-    across, n_parts = plan.grid
+    across, n_parts, n_groups = plan.grid
     if n_parts > 1:
-        xp = _module_of(arguments[0])
-        parts = xp.empty(n_parts * int(plan.array[1]) * states)
-        arrived = launch.counters(across)
+        x = arguments[0]
+        parts = _module_of(x).empty(n_groups * n_parts * x.shape[1] * states)
+    if n_parts > 1 or n_groups > 1:
+        arrived = launch.counters((1 + n_groups) * across)
     name = f"{kernel}_by_{plan.way}"
     launch(name, plan.grid, *plan.array, *arguments, parts, arrived, *results)
 
@@ -137,41 +157,49 @@ def _contiguous(x, dtype=None):
 
 
 def _count(count):
-    """Return the two arguments that a count is, on the host or on the device."""
+    """Return the two arguments that a count is: where it is on the device, and which.
+
+    Where there is none, the latter is 0, and a kernel takes that of its group.
+    """
+    if count is None:
+        return NULL, 0.0
     if isinstance(count, (int, float)):
         return NULL, float(count)
     return count, 0.0
 
 
-def moments(x):
+def moments(x, groups=WHOLE):
     """As :func:`chainer_crossbn.kernels.arrays.moments`."""
     x = _contiguous(x)
-    c = x.shape[1]
+    shape = 2, groups.count * x.shape[1]
     xp = _module_of(x)
     if x.size == 0:
-        return xp.zeros(c), xp.zeros(c)
-    mean, m2 = xp.empty((2, c))
+        return tuple(xp.zeros(shape))
+    mean, m2 = xp.empty(shape)
     launch = _launcher(x.dtype, x.dtype, False)
-    _reduce(launch, "moments", _plan_of(launch, x), (x,), 3, (mean, m2))
+    plan = _plan_of(launch, groups, x)
+    _reduce(launch, "moments", plan, (x,), 3, (mean, m2))
     return mean, m2
 
 
-def normalize_batch(x, count, mean, m2, eps, gamma, beta, running, decay, relu=False):
+def normalize_batch(
+    x, count, mean, m2, eps, gamma, beta, running, decay, relu=False, groups=WHOLE
+):
     """As :func:`chainer_crossbn.kernels.arrays.normalize_batch`."""
     m2 = _contiguous(m2)
     inv_std = _module_of(x).empty(m2.shape)
     making = m2, *_count(count), float(eps), inv_std
-    y = _normalize(x, mean, making, gamma, beta, running, decay, relu)
+    y = _normalize(x, mean, making, gamma, beta, running, decay, relu, groups)
     return y, inv_std
 
 
-def normalize(x, mean, inv_std, gamma, beta, relu=False):
+def normalize(x, mean, inv_std, gamma, beta, relu=False, groups=WHOLE):
     """As :func:`chainer_crossbn.kernels.arrays.normalize`."""
     known = NULL, NULL, 0.0, 0.0, inv_std
-    return _normalize(x, mean, known, gamma, beta, (None, None), 0.0, relu)
+    return _normalize(x, mean, known, gamma, beta, (None, None), 0.0, relu, groups)
 
 
-def _normalize(x, mean, statistics, gamma, beta, running, decay, relu):
+def _normalize(x, mean, statistics, gamma, beta, running, decay, relu, groups):
     x = _contiguous(x)
     y = _module_of(x).empty_like(x)
     gamma = _contiguous(gamma)
@@ -181,7 +209,7 @@ def _normalize(x, mean, statistics, gamma, beta, running, decay, relu):
     launch = _launcher(x.dtype, gamma.dtype, relu, dtype)
     # Without images the statistics are still to be finished, as on all ranks.
     planned = (x, y) if x.size else (x.reshape(0, x.shape[1], 1),)
-    plan = _plan_of(launch, *planned)
+    plan = _plan_of(launch, groups, *planned)
     parameters = *kept, float(decay), gamma, _contiguous(beta, gamma.dtype)
     name = f"normalize_by_{plan.way}"
     mean = _contiguous(mean)
@@ -193,24 +221,27 @@ def _normalize(x, mean, statistics, gamma, beta, running, decay, relu):
     return y
 
 
-def gradient_sums(x, gy, mean, inv_std, dtype, relu_of=None):
+def gradient_sums(x, gy, mean, inv_std, dtype, relu_of=None, groups=WHOLE):
     """As :func:`chainer_crossbn.kernels.arrays.gradient_sums`."""
     x = _contiguous(x)
     gy = _contiguous(gy, x.dtype)
     c = x.shape[1]
+    n_sums = 2 * groups.count * c
     xp = _module_of(x)
     if x.size == 0:
-        return xp.zeros(2 * c), xp.zeros((2, c), dtype)
-    sums, gradients = xp.empty(2 * c), xp.empty((2, c), dtype)
+        return xp.zeros(n_sums), xp.zeros((2, c), dtype)
+    sums, gradients = xp.empty(n_sums), xp.empty((2, c), dtype)
     gamma, beta = (NULL, NULL) if relu_of is None else map(_contiguous, relu_of)
     launch = _launcher(x.dtype, gradients.dtype, relu_of is not None)
     arguments = x, gy, mean, inv_std, gamma, beta
-    plan = _plan_of(launch, x, gy)
+    plan = _plan_of(launch, groups, x, gy)
     _reduce(launch, "sums", plan, arguments, 2, (sums, gradients))
     return sums, gradients
 
 
-def input_gradient(x, gy, mean, inv_std, gamma, total, count, relu_of=None):
+def input_gradient(
+    x, gy, mean, inv_std, gamma, total, count, relu_of=None, groups=WHOLE
+):
     """As :func:`chainer_crossbn.kernels.arrays.input_gradient`."""
     x = _contiguous(x)
     gy = _contiguous(gy, x.dtype)
@@ -221,7 +252,7 @@ def input_gradient(x, gy, mean, inv_std, gamma, total, count, relu_of=None):
         if relu_of is not None:
             of_relu = (_contiguous(v, gamma.dtype) for v in relu_of)
         launch = _launcher(x.dtype, gamma.dtype, relu_of is not None)
-        plan = _plan_of(launch, x, gy, gx)
+        plan = _plan_of(launch, groups, x, gy, gx)
         statistics = mean, inv_std, gamma, *of_relu, _contiguous(total), *_count(count)
         name = f"differentiate_by_{plan.way}"
         launch(name, plan.grid, *plan.array, x, gy, gx, *statistics)

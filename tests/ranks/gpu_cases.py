@@ -18,6 +18,7 @@ from exactness_cases import (
     to_host,
     unequal,
 )
+from reference import batch_normalization, error
 
 from chainer_crossbn import CrossBatchNormalization, communicators
 from chainer_crossbn.collectives import choice
@@ -124,6 +125,28 @@ def test_groups_of_ranks(comm, device):
     check(group, x[:n], gy[:n], counts, device=device)
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_groups_of_virtual_ranks(comm, device, size):
+    own = comm.split(comm.rank, 0)
+    link = CrossBatchNormalization(3, own, virtual_ranks=4, virtual_group_size=size)
+    link.to_device(device)
+    x, gy = batch((13, 3, 2, 3), "float32")
+    y, gx = run(link, x, gy)
+    link.to_device("@numpy")
+    ends = np.cumsum([len(v) for v in np.array_split(x, 4)])[size - 1 :: size]
+    groups = [
+        batch_normalization(*parts, np.ones(3), np.zeros(3))
+        for parts in zip(np.split(x, ends[:-1]), np.split(gy, ends[:-1]))
+    ]
+    assert error(y, np.concatenate([g["y"] for g in groups])) < 1e-5
+    assert error(gx, np.concatenate([g["gx"] for g in groups])) < 1e-5
+    assert error(link.gamma.grad, sum(g["ggamma"] for g in groups)) < 1e-5
+    assert error(link.beta.grad, sum(g["gbeta"] for g in groups)) < 1e-5
+    assert error(link.avg_mean, [0.1 * g["mean"] for g in groups]) < 1e-5
+    unbiased = [g["var"] * g["n"] / (g["n"] - 1) for g in groups]
+    assert error(link.avg_var, 0.9 + 0.1 * np.array(unbiased)) < 1e-5
+
+
 def test_running_statistics_serve_without_communication(comm, device):
     link = CrossBatchNormalization(3, comm)
     link.to_device(device)
@@ -137,8 +160,13 @@ def test_running_statistics_serve_without_communication(comm, device):
 
 
 class _Layers(chainer.ChainList):
-    def __init__(self, comm, number):
-        super().__init__(*(CrossBatchNormalization(4, comm) for _ in range(number)))
+    def __init__(self, comm, number, virtual_ranks):
+        super().__init__(
+            *(
+                CrossBatchNormalization(4, comm, virtual_ranks=virtual_ranks)
+                for _ in range(number)
+            )
+        )
 
     def forward(self, x):
         for layer in self:
@@ -146,8 +174,8 @@ class _Layers(chainer.ChainList):
         return x
 
 
-def _records_of_an_iteration(comm, device, number=5):
-    model = _Layers(comm, number)
+def _records_of_an_iteration(comm, device, number=5, virtual_ranks=1):
+    model = _Layers(comm, number, virtual_ranks)
     model.to_device(device)
     x, gy = (device.send(v) for v in batch((3, 4, 2), "float32", seed=comm.rank))
     for _ in range(4):
@@ -186,6 +214,7 @@ class TestWhatWaits:
         seen = _records_of_an_iteration(alone, device)
         assert not self.waits & set(seen)
         assert seen.count("launch") > 0
+        assert _records_of_an_iteration(alone, device, virtual_ranks=3) == seen
 
 
 # Gradients
