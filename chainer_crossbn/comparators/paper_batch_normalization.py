@@ -6,8 +6,6 @@ squares of its mini-batch, an All Reduce averages them, and the variance is the
 difference of the averaged squares and the squared average.
 """
 
-import functools
-
 import chainer.functions as F
 import numpy
 from chainer import backend, function_node
@@ -18,6 +16,7 @@ from chainer_crossbn.batch_normalization import (
     CrossBatchNormalizationFunction,
 )
 from chainer_crossbn.collectives import sum_over_ranks
+from chainer_crossbn.kernels.arrays import correction, per_row
 from chainer_crossbn.layout import Layout
 
 
@@ -57,71 +56,103 @@ class PaperBatchNormalization(CrossBatchNormalization):
         self.n_allreduces = n_allreduces
         self.backward = backward
 
-    def _normalize(self, x, gamma, beta, comm, name, relu, **options):
-        average = functools.partial(
-            _average_over_ranks, comm, self.n_allreduces, name=name
-        )
-        node = _Function(comm=comm, name=name, **options)
-        node.average = average
-        node.average_gradient = average if self.backward == "exact" else _as_they_are
+    def _normalize(self, x, gamma, beta, comm, relu, **options):
+        averages_gradients = self.backward == "exact"
+        node = _Function(self.n_allreduces, averages_gradients, comm=comm, **options)
         (y,) = node.apply((x, gamma, beta))
         return F.relu(y) if relu else y
 
 
-def _average_over_ranks(comm, n_allreduces, vectors, direction, name):
-    """Average vectors of equal dtype over the ranks, in one or more all-reduces."""
+def _average_over_ranks(comm, n_allreduces, vectors, name):
+    """Average vectors of equal dtype over the processes, in one or more all-reduces."""
     xp = backend.get_array_module(*vectors)
     dtype = vectors[0].dtype
     parts = [xp.concatenate(vectors)] if n_allreduces == 1 else vectors
     averages = [
-        sum_over_ranks(
-            comm, part.astype(numpy.float64), f"{name} {direction} {i} of {len(parts)}"
-        )
+        sum_over_ranks(comm, part.astype(numpy.float64), f"{name} {i} of {len(parts)}")
         / comm.size
         for i, part in enumerate(parts, 1)
     ]
     return xp.concatenate(averages).astype(dtype).reshape(len(vectors), -1)
 
 
-def _as_they_are(vectors, direction):
-    return vectors
+def _over_rows_of_ranks(function, v, ranks):
+    """Apply a reduction over rows and positions to the rows of each rank.
 
+    Args:
+        function (callable): Such as :func:`numpy.mean`.
+        v: Array of shape (n, c, s).
+        ranks (Groups): The virtual ranks, each a group of its own.
 
-def _centred(flat, mean, inv_std):
-    return (flat - mean[:, None]) * inv_std[:, None]
+    Returns:
+        Array of shape (virtual ranks, c).
+    """
+    starts = ranks.starts(len(v)).tolist()
+    xp = backend.get_array_module(v)
+    return xp.stack([function(v[i:j], axis=(0, 2)) for i, j in zip(starts, starts[1:])])
 
 
 class _Function(CrossBatchNormalizationFunction):
+    def __init__(self, n_allreduces, averages_gradients, **options):
+        super().__init__(**options)
+        self._n_allreduces = n_allreduces
+        self.averages_gradients = averages_gradients
+
     def forward(self, inputs):
         self.retain_inputs((0, 1))
         x, gamma, beta = inputs
         xp = backend.get_array_module(x)
         self._layout = Layout(x.ndim, gamma.ndim, self._axis)
+        self._groups = self._groups_of(x)
+        n_ranks, self._group_size = self._virtual
+        self.ranks = kernels.Groups(len(x), n_ranks)
         self._dtype = numpy.promote_types(gamma.dtype, numpy.float32)
         flat = self._layout.flatten(x).astype(self._dtype, copy=False)
-        self._local_count = flat.shape[0] * flat.shape[2]
+        of_ranks = numpy.diff(self.ranks.starts(len(flat))) * flat.shape[2]
+        self.local_counts = xp.asarray(of_ranks, numpy.float64)[:, None]
         self._count, self._mean, var = self.global_statistics(flat)
         self._inv_std = 1 / xp.sqrt(var + self._dtype.type(self._eps))
         self._update_running(var)
-        y = _centred(flat, self._mean, self._inv_std)
+        y = self.centred(flat)
         y *= gamma.reshape(-1, 1)
         y += beta.reshape(-1, 1)
         return (self._layout.restore(y.astype(x.dtype, copy=False), x.shape),)
 
+    def centred(self, flat):
+        mean = per_row(self._mean, flat, self._groups)
+        return (flat - mean) * per_row(self._inv_std, flat, self._groups)
+
+    def average(self, of_ranks, direction):
+        """Average arrays of shape (virtual ranks, m) over the ranks of each group.
+
+        Returns:
+            Array of shape (arrays, groups, m).
+        """
+        vectors = [
+            v.reshape(self._groups.count, self._group_size, -1).mean(axis=1).ravel()
+            for v in of_ranks
+        ]
+        averages = _average_over_ranks(
+            self._comm, self._n_allreduces, vectors, f"{self.layer} {direction}"
+        )
+        return averages.reshape(len(vectors), self._groups.count, -1)
+
     def global_statistics(self, flat):
         """Return count, mean and variance, which are the averages of all ranks'."""
         xp = backend.get_array_module(flat)
-        mean = flat.mean(axis=(0, 2))
-        square = (flat * flat).mean(axis=(0, 2))
+        moments = (
+            _over_rows_of_ranks(xp.mean, v, self.ranks) for v in (flat, flat * flat)
+        )
         # The count goes with them, so that running variances are equal on all ranks.
-        with_count = [xp.append(v, self._local_count) for v in (mean, square)]
+        with_count = [xp.append(v, self.local_counts, axis=1) for v in moments]
         averages = self.average(with_count, "forward")
-        mean, square = averages[:, :-1]
-        count = float(averages[0, -1]) * self._comm.size
+        mean, square = averages[..., :-1].astype(self._dtype).reshape(2, -1)
+        counts = averages[0, :, -1] * (self._group_size * self._comm.size)
+        count = xp.repeat(counts, flat.shape[1])
         return count, mean, square - mean * mean
 
     def _update_running(self, var):
-        unbiased = var * (self._count / max(self._count - 1, 1))
+        unbiased = (var * correction(self._count)).astype(var.dtype)
         for running, fresh in zip(self._running, (self._mean, unbiased)):
             if running is not None:
                 kernels.of(running).update_running(
@@ -140,20 +171,25 @@ class _Gradient(function_node.FunctionNode):
     def forward(self, inputs):
         x, gamma, gy = inputs
         f = self._function
+        xp = backend.get_array_module(x)
         flat = f._layout.flatten(x).astype(f._dtype, copy=False)
         flat_gy = f._layout.flatten_as(gy, flat).astype(f._dtype, copy=False)
-        x_hat = _centred(flat, f._mean, f._inv_std)
-        gbeta = flat_gy.sum(axis=(0, 2))
-        ggamma = (flat_gy * x_hat).sum(axis=(0, 2))
-        mean_gy, mean_gy_x_hat = f.average_gradient(
-            [gbeta / f._local_count, ggamma / f._local_count], "backward"
+        x_hat = f.centred(flat)
+        gbetas, ggammas = (
+            _over_rows_of_ranks(xp.sum, v, f.ranks) for v in (flat_gy, flat_gy * x_hat)
         )
-        gx = flat_gy - mean_gy[:, None] - x_hat * mean_gy_x_hat[:, None]
-        gx *= (gamma.ravel() * f._inv_std)[:, None]
+        counts = f.local_counts.astype(f._dtype)
+        means = [gbetas / counts, ggammas / counts]
+        groups = f.ranks
+        if f.averages_gradients:
+            means, groups = f.average(means, "backward"), f._groups
+        mean_gy, mean_gy_x_hat = (per_row(v, flat, groups) for v in means)
+        gx = flat_gy - mean_gy - x_hat * mean_gy_x_hat
+        gx *= gamma.reshape(-1, 1) * per_row(f._inv_std, flat, f._groups)
         return (
             f._layout.restore(gx.astype(x.dtype, copy=False), x.shape),
-            ggamma.reshape(gamma.shape).astype(gamma.dtype, copy=False),
-            gbeta.reshape(gamma.shape).astype(gamma.dtype, copy=False),
+            ggammas.sum(axis=0).reshape(gamma.shape).astype(gamma.dtype, copy=False),
+            gbetas.sum(axis=0).reshape(gamma.shape).astype(gamma.dtype, copy=False),
         )
 
     def backward(self, indexes, grad_outputs):
