@@ -161,6 +161,16 @@ def parse(argv=None, given_only=False):
     data_arguments.add_to(data)
 
     machine = parser.add_argument_group("machine")
+    add(
+        machine,
+        "--virtual-ranks",
+        type=count,
+        default=1,
+        metavar="V",
+        help="ranks per process: P processes train as P x V ranks do, with V times "
+        "--batchsize images in one pass, for machines with fewer cores or GPUs than "
+        "ranks",
+    )
     machine.add_argument(
         "--recompute",
         action="store_const",
@@ -259,16 +269,17 @@ def _widths():
     return "; ".join(f"{width}: {', '.join(models[width])}" for width in sorted(models))
 
 
-def complete(args, n_ranks):
+def complete(args, n_processes):
     """Fill in the defaults that depend on other arguments and on the ranks.
 
     Args:
         args (argparse.Namespace): As :func:`parse` returns it; changed in place.
-        n_ranks (int): Number of ranks.
+        n_processes (int): Number of processes.
 
     Raises:
         UsageError: If the groups of ``--bn-group-size`` do not come out even.
     """
+    n_ranks = n_processes * args.virtual_ranks
     args.lr = args.lr or default_lr(args.batchsize * n_ranks)
     for option in ("width", "fc_units"):
         if getattr(args, option) is None:
@@ -282,6 +293,9 @@ def complete(args, n_ranks):
             for word in ("zero_gamma", "recompute")
             if getattr(args, word)
         ]
+        ranks = f"r{n_ranks}"
+        if args.virtual_ranks > 1:
+            ranks += f"-v{args.virtual_ranks}"
         args.name = "-".join(
-            [args.model, *words, f"b{args.batchsize}", f"r{n_ranks}", f"s{args.seed}"]
+            [args.model, *words, f"b{args.batchsize}", ranks, f"s{args.seed}"]
         )

@@ -15,6 +15,7 @@ from chainer_crossbn import (
     models,
     normalization_arguments,
 )
+from chainer_crossbn.dropout import RankDropout
 from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator
 from chainer_crossbn.iterators import ShareIterator
 from chainer_crossbn.loading import Request
@@ -57,6 +58,7 @@ def build(setup, path):
     args, data, load, comm, device, watchdog = setup
     numpy.random.seed(args.seed)
     normalization = normalization_arguments.create(args, comm)
+    dropout = RankDropout(_dropout_seeds(args, comm), device.xp)
     model = models.create(
         args.model,
         data.n_class,
@@ -68,6 +70,7 @@ def build(setup, path):
         zero_gamma=bool(args.zero_gamma),
         image_size=data.train_images.shape[-1],
         recomputed=bool(args.recompute),
+        dropout_function=dropout,
     )
     model.to_device(device)
     normalization.prepare(model, first_batch(setup))
@@ -76,21 +79,30 @@ def build(setup, path):
     )
     optimizer.setup(model)
     prime(optimizer, comm)
-    # Every rank drops units of its own.
-    device.xp.random.seed(
-        int(numpy.random.RandomState([args.seed, comm.rank]).randint(2**31))
-    )
     n_train = len(data.train_labels)
-    iterator = ShareIterator(n_train, args.batchsize, comm.rank, comm.size, args.seed)
+    iterator = ShareIterator(
+        n_train,
+        args.batchsize,
+        comm.rank,
+        comm.size,
+        args.seed,
+        virtual_ranks=args.virtual_ranks,
+    )
     if iterator.dropped and comm.rank == 0:
         print(
             f"left out: {iterator.dropped} of {n_train} images each epoch, fewer than "
-            f"the {comm.size} ranks",
+            f"the {comm.size * args.virtual_ranks} ranks",
             flush=True,
         )
     updater = GlobalUpdater(
-        *(iterator, optimizer, data.train_images, data.train_labels),
-        *(comm, device, load),
+        iterator,
+        optimizer,
+        data.train_images,
+        data.train_labels,
+        comm,
+        device,
+        load=load,
+        dropout=dropout,
     )
     updater.note_place = watchdog.at
     trainer = Trainer(updater, (args.epoch, "epoch"), path)
@@ -119,8 +131,17 @@ def build(setup, path):
     return trainer, model
 
 
+def _dropout_seeds(args, comm):
+    """Return the seeds of this process's ranks, each of which drops other units."""
+    first = comm.rank * args.virtual_ranks
+    return [
+        int(numpy.random.RandomState([args.seed, rank]).randint(2**31))
+        for rank in range(first, first + args.virtual_ranks)
+    ]
+
+
 def first_batch(setup):
-    """Return this rank's mini-batch of a global one that depends on the seed alone.
+    """Return this process's part of a global batch that depends on the seed alone.
 
     Args:
         setup (Setup): What there is to train with.
@@ -130,7 +151,8 @@ def first_batch(setup):
     """
     args, data, load, comm, device, _ = setup
     order = numpy.random.RandomState(args.seed).permutation(len(data.train_labels))
-    mine = order[comm.rank * args.batchsize : (comm.rank + 1) * args.batchsize]
+    size = args.batchsize * args.virtual_ranks
+    mine = order[comm.rank * size : (comm.rank + 1) * size]
     (batch,) = load(data.train_images, [Request(mine, (args.seed, 0))])
     return as_input(batch, device)
 

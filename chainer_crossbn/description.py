@@ -11,15 +11,16 @@ from mpi4py import MPI
 from chainer_crossbn import __version__
 
 
-def describe(data, comm, device, collective, cores):
+def describe(data, comm, device, collective, cores, virtual_ranks):
     """Gather what ``args.json`` tells of the run besides the arguments.
 
     Args:
         data: The dataset.
-        comm: ChainerMN communicator of all ranks, which call this together.
+        comm: ChainerMN communicator of all processes, which call this together.
         device (chainer.backend.Device): What they compute on.
         collective (str): How the normalizations' vectors are reduced.
         cores (int): Cores of rank 0's machine.
+        virtual_ranks (int): Ranks per process.
 
     Returns:
         dict: What :func:`json.dumps` takes.
@@ -27,7 +28,9 @@ def describe(data, comm, device, collective, cores):
     mine = {"rank": comm.rank, "pid": os.getpid(), "host": socket.gethostname()}
     all_ranks = comm.gather_obj(mine)
     return {
-        "n_ranks": comm.size,
+        "n_ranks": comm.size * virtual_ranks,
+        "n_processes": comm.size,
+        "virtual_ranks": virtual_ranks,
         "ranks": all_ranks,
         "cores": cores,  # of rank 0's node
         "device": "CPU" if device.xp is numpy else "GPU",

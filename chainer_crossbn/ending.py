@@ -9,5 +9,12 @@ class Ended(Exception):
     """
 
     def __init__(self, message, status):
-        super().__init__(message)
+        super().__init__(message, status)  # all arguments, so that it can be pickled
         self.status = status
+
+    def __str__(self):
+        return str(self.args[0])
+
+
+class Diverged(Ended):
+    """A run ends because its loss is not finite."""

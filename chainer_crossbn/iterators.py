@@ -9,33 +9,37 @@ from chainer_crossbn.loading import Request
 
 
 class ShareIterator(Iterator):
-    """Yields this rank's share of each global mini-batch, as indices.
+    """Yields this process's share of each global mini-batch, as indices.
 
     Every epoch has one global shuffle, the same on all ranks, cut into global batches
-    of ``batchsize * size``. What is left at the end makes a last batch whose shares
-    differ by one image at most; fewer images than ranks are dropped.
+    of ``batchsize`` images per rank. What is left at the end makes a last batch whose
+    shares differ by one image at most; fewer images than ranks are dropped. A process
+    that computes for several virtual ranks gets their shares, one after the other.
 
     Args:
-        n (int): Images of the data set; at least ``size``.
+        n (int): Images of the data set; at least as many as ranks.
         batchsize (int): Images per rank.
-        rank (int): This rank.
-        size (int): Number of ranks.
+        rank (int): This process.
+        size (int): Number of processes.
         seed (int): Seed of the shuffles.
+        virtual_ranks (int): Ranks per process.
 
     Attributes:
         dropped (int): Images that every epoch leaves out.
     """
 
-    def __init__(self, n, batchsize, rank, size, seed):
-        rest = n % (batchsize * size)
-        self.dropped = rest if rest < size else 0
+    def __init__(self, n, batchsize, rank, size, seed, virtual_ranks=1):
+        n_ranks = size * virtual_ranks
+        rest = n % (batchsize * n_ranks)
+        self.dropped = rest if rest < n_ranks else 0
         self.epoch = 0
         self.is_new_epoch = False
         self._used = n - self.dropped
         self._n = n
-        self._batchsize = batchsize
-        self._rank = rank
-        self._size = size
+        self._global_batchsize = batchsize * n_ranks
+        self._first_rank = rank * virtual_ranks
+        self._virtual_ranks = virtual_ranks
+        self._n_ranks = n_ranks
         self._seed = seed
         self._position = 0
         self._previous_detail = -1.0
@@ -54,13 +58,13 @@ class ShareIterator(Iterator):
         return None if self._previous_detail < 0 else self._previous_detail
 
     def __next__(self):
-        """Return the indices of this rank's images and the size of the global batch.
+        """Return the indices of this process's images and the size of the global batch.
 
         Returns:
             tuple: an int64 array of shape (n,), n >= 1, and an int.
         """
         self._previous_detail = self.epoch_detail
-        end = self._position + self._batchsize * self._size
+        end = self._position + self._global_batchsize
         batch = self._order[self._position : end]
         self._position += len(batch)
         self.is_new_epoch = self._position == self._used
@@ -68,7 +72,9 @@ class ShareIterator(Iterator):
             self.epoch += 1
             self._position = 0
             self._order = self._shuffle()
-        return numpy.array_split(batch, self._size)[self._rank], len(batch)
+        shares = numpy.array_split(batch, self._n_ranks)
+        own = shares[self._first_rank : self._first_rank + self._virtual_ranks]
+        return numpy.concatenate(own), len(batch)
 
     def coming(self):
         """Return an iterator, without an end, of requests for what comes next.

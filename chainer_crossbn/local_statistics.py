@@ -12,15 +12,16 @@ from chainer_crossbn.batch_normalization import CrossBatchNormalization
 from chainer_crossbn.layout import layout_of
 
 
-def deviations(model, x, comm):
+def deviations(model, x, comm, virtual_ranks=1):
     """Compare local with global mean and variance, layer by layer, in a training pass.
 
     All ranks must call it together. Running statistics change as in any training pass.
 
     Args:
         model (chainer.Link): Normalized by :class:`CrossBatchNormalization` links.
-        x (array): This rank's mini-batch, shape (n, 3, h, w), n equal on all ranks.
+        x (array): This process's mini-batch, shape (n, 3, h, w), n equal everywhere.
         comm: ChainerMN communicator of all ranks, whatever the ranks of the links.
+        virtual_ranks (int): Ranks whose mini-batches ``x`` holds; divides n.
 
     Returns:
         list of dict: One a normalization, in the order in which they are passed:
@@ -30,12 +31,14 @@ def deviations(model, x, comm):
         variances over the global variance. As in the normalization, eps is added to
         the variances.
     """
-    hook = _LocalMoments()
+    hook = _LocalMoments(virtual_ranks)
     with chainer.no_backprop_mode(), hook:
         model(x)
     found = []
     for link, n, mean, var in hook.found:
-        means, variances = (numpy.array(comm.allreduce_obj([v])) for v in (mean, var))
+        means, variances = (
+            numpy.concatenate(comm.allreduce_obj([v])) for v in (mean, var)
+        )
         global_mean = means.mean(axis=0)
         global_var = variances.mean(axis=0) + means.var(axis=0) + link.eps
         of_means = abs(means - global_mean) / global_var**0.5
@@ -52,17 +55,26 @@ def deviations(model, x, comm):
 
 
 class _LocalMoments(chainer.LinkHook):
-    """Notes link, values a channel, mean and variance of what each link is given."""
+    """Notes link, values per channel, means and variances of what links are given.
 
-    def __init__(self):
+    The latter have the shape (virtual ranks, c).
+    """
+
+    def __init__(self, virtual_ranks):
         self.found = []
+        self._virtual_ranks = virtual_ranks
 
     def forward_preprocess(self, args):
         link = args.link
         if not isinstance(link, CrossBatchNormalization):
             return
         x = backend.from_chx(args.args[0].array)
-        flat = layout_of(x.ndim, link.avg_mean.ndim, link.axis).flatten(x)
-        mean, m2 = backend.CpuDevice().send(kernels.of(flat).moments(flat))
-        n = flat.shape[0] * flat.shape[2]
+        channel_ndim = link.avg_mean.ndim - (link.n_groups > 1)
+        flat = layout_of(x.ndim, channel_ndim, link.axis).flatten(x)
+        groups = kernels.Groups(len(x), self._virtual_ranks)
+        mean, m2 = (
+            v.reshape(self._virtual_ranks, -1)
+            for v in backend.CpuDevice().send(kernels.of(flat).moments(flat, groups))
+        )
+        n = flat.shape[0] * flat.shape[2] // self._virtual_ranks
         self.found.append((link, n, mean, m2 / n))

@@ -106,6 +106,11 @@ def check(args):
                 f"--{option.replace('_', '-')} goes with --bn {_either(names)}, not "
                 f"{args.bn}"
             )
+    if args.virtual_ranks > 1 and args.bn in normalizers.WITHOUT_VIRTUAL_RANKS:
+        raise UsageError(
+            f"--virtual-ranks does not go with --bn {args.bn}, whose link knows no "
+            "virtual ranks; start as many processes as ranks"
+        )
     if args.bn_layers is None:
         if args.bn_rest is not None:
             raise UsageError("--bn-rest goes with --bn-layers front:K or back:K")
@@ -140,6 +145,12 @@ def complete(args, n_ranks):
         raise UsageError(
             f"--bn-group-size {size} does not divide the {n_ranks} ranks; choose "
             f"{_either(fit)}"
+        )
+    virtual = args.virtual_ranks
+    if size is not None and virtual % size and size % virtual:
+        raise UsageError(
+            f"--bn-group-size {size} must divide --virtual-ranks {virtual} or be a "
+            "multiple of it, so that processes have the same groups"
         )
     for option, default in normalizers.OPTIONS[args.bn].items():
         if getattr(args, option) is None:
@@ -190,7 +201,9 @@ def create(args, comm):
     options = {option: getattr(args, option) for option in normalizers.OPTIONS[args.bn]}
     if args.bn_layers is not None:
         options.update(layers=_end_and_count(args.bn_layers), rest=args.bn_rest)
-    return normalizers.create(args.bn, comm, **options)
+    return normalizers.create(
+        args.bn, comm, virtual_ranks=args.virtual_ranks, **options
+    )
 
 
 def _end_and_count(layers):

@@ -195,49 +195,69 @@ def _look_at(model, x):
         model(x)
 
 
-def _none(comm):
+def _none(comm, virtual_ranks):
     return Normalization()
 
 
-def _normal(comm):
-    return CrossNormalization(comm.split(comm.rank, 0))
+def _normal(comm, virtual_ranks):
+    comm, options = _group_of(comm, virtual_ranks, 1)
+    return CrossNormalization(comm, **options)
 
 
-def _multigpu(comm, bn_group_size=None):
-    return CrossNormalization(_group_of(comm, bn_group_size))
+def _multigpu(comm, virtual_ranks, bn_group_size=None):
+    comm, options = _group_of(comm, virtual_ranks, bn_group_size)
+    return CrossNormalization(comm, **options)
 
 
-def _paper(comm, bn_group_size=None, paper_allreduces=2, paper_backward="exact"):
+def _paper(
+    comm, virtual_ranks, bn_group_size=None, paper_allreduces=2, paper_backward="exact"
+):
+    comm, options = _group_of(comm, virtual_ranks, bn_group_size)
     return CrossNormalization(
-        _group_of(comm, bn_group_size),
+        comm,
         PaperBatchNormalization,
         n_allreduces=paper_allreduces,
         backward=paper_backward,
+        **options,
     )
 
 
-def _chainermn(comm, bn_group_size=None):
-    return ChainerMNNormalization(_group_of(comm, bn_group_size))
+def _chainermn(comm, virtual_ranks, bn_group_size=None):
+    return ChainerMNNormalization(_group_of(comm, virtual_ranks, bn_group_size)[0])
 
 
-def _chainer(comm):
+def _chainer(comm, virtual_ranks):
     return ChainerNormalization()
 
 
-def _layer(comm):
+def _layer(comm, virtual_ranks):
     return PerImageNormalization()
 
 
-def _group(comm, groups=32):
+def _group(comm, virtual_ranks, groups=32):
     return GroupNormalization(groups)
 
 
-def _weight(comm, weight_norm_init="norm"):
+def _weight(comm, virtual_ranks, weight_norm_init="norm"):
     return WeightNormalizer(comm if weight_norm_init == "data" else None)
 
 
-def _group_of(comm, size):
-    return comm if size is None else comm.split(comm.rank // size, comm.rank)
+def _group_of(comm, virtual_ranks, size):
+    """Return the communicator of a group of ranks, and the options of its links.
+
+    Args:
+        comm: ChainerMN communicator of all processes.
+        virtual_ranks (int): Ranks per process.
+        size (int or None): Consecutive ranks that share statistics; all by default.
+            Divides ``virtual_ranks`` or is a multiple of it.
+    """
+    if size is not None and size < comm.size * virtual_ranks:
+        processes = max(1, size // virtual_ranks)
+        comm = comm.split(comm.rank // processes, comm.rank)
+        own = min(size, virtual_ranks)
+    else:
+        own = virtual_ranks
+    return comm, {"virtual_ranks": virtual_ranks, "virtual_group_size": own}
 
 
 _FACTORIES = {
@@ -259,19 +279,22 @@ OPTIONS = {
     name: {
         option: parameter.default
         for option, parameter in inspect.signature(factory).parameters.items()
-        if option != "comm"
+        if option not in ("comm", "virtual_ranks")
     }
     for name, factory in _FACTORIES.items()
 }
+
+# Those whose links compute for one rank per process.
+WITHOUT_VIRTUAL_RANKS = ("chainermn", "chainer")
 
 # Those that normalize layers, of which some can be chosen.
 OF_LAYERS = tuple(name for name in NAMES if name not in ("none", "weight"))
 
 
-def create(name, comm, layers=None, rest="normal", **options):
+def create(name, comm, layers=None, rest="normal", virtual_ranks=1, **options):
     """Create the normalization object of a name.
 
-    All ranks of ``comm`` must call it together.
+    All processes of ``comm`` must call it together.
 
     Args:
         name (str): ``none`` (noBN); ``normal`` (normalBN: this package's link over a
@@ -284,6 +307,8 @@ def create(name, comm, layers=None, rest="normal", **options):
         layers (tuple or None): ``("front", K)`` or ``("back", K)``: only the first or
             last K normalizations of the model are of this name; ``None``: all are.
         rest (str): What the others are: ``normal`` or ``none``.
+        virtual_ranks (int): Ranks per process of ``comm``. ``chainermn`` and
+            ``chainer`` can't tell them apart: they must have one.
         **options: Of the name, as :data:`OPTIONS` has them: ``bn_group_size``
             (consecutive ranks that share statistics; must divide their number),
             ``paper_allreduces``, ``paper_backward``, ``groups``, ``weight_norm_init``.
@@ -294,11 +319,14 @@ def create(name, comm, layers=None, rest="normal", **options):
     Raises:
         KeyError: If there is no such name; :data:`NAMES` has all.
         TypeError: If the name does not take an option.
-        ValueError: If the others are neither ``normal`` nor ``none``.
+        ValueError: If the others are neither ``normal`` nor ``none``, or virtual ranks
+            can't be told apart.
     """
     if rest not in ("normal", "none"):
         raise ValueError(f"the other layers are normal or none, not {rest}")
-    chosen = _FACTORIES[name](comm, **options)
+    if virtual_ranks > 1 and name in WITHOUT_VIRTUAL_RANKS:
+        raise ValueError(f"{name} does not support virtual ranks")
+    chosen = _FACTORIES[name](comm, virtual_ranks, **options)
     if layers is None:
         return chosen
-    return SomeLayers(chosen, create(rest, comm), *layers)
+    return SomeLayers(chosen, _FACTORIES[rest](comm, virtual_ranks), *layers)

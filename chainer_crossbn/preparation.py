@@ -171,7 +171,9 @@ def restore(plan, trainer, comm, device):
         if left is not None:
             print(left)
         versions = versions_of(device)
-        for line in resumption.differences(plan.record, manifest, versions, comm.size):
+        for line in resumption.differences(
+            plan.record, manifest, versions, comm.size, plan.args.virtual_ranks
+        ):
             note(line)
         print(f"goes on after iteration {manifest['iteration']}", flush=True)
 

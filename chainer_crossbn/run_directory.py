@@ -199,16 +199,18 @@ def discard(path):
     os.rmdir(path)
 
 
-def note_end(path, message):
+def note_end(path, message, diverged=False):
     """Note in ``args.json`` how a run has ended before its last epoch.
 
     Args:
         path (str): The run directory.
         message (str): Why it ended.
+        diverged (bool): Whether its loss was not finite.
     """
-    _write_json(
-        os.path.join(path, "args.json"), {**read_arguments(path), "ended": message}
-    )
+    record = {**read_arguments(path), "ended": message}
+    if diverged:
+        record["diverged"] = True
+    _write_json(os.path.join(path, "args.json"), record)
 
 
 def read_arguments(path):

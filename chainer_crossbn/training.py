@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 
+import chainer
 import numpy
 from mpi4py import MPI
 
@@ -27,7 +28,7 @@ from chainer_crossbn import (
 )
 from chainer_crossbn.building import Setup
 from chainer_crossbn.command_line import UsageError, print_anything
-from chainer_crossbn.ending import Ended
+from chainer_crossbn.ending import Diverged, Ended
 from chainer_crossbn.extensions import Guard
 from chainer_crossbn.kernels.memory import keep_freed_memory
 from chainer_crossbn.loading import Loader
@@ -137,9 +138,11 @@ def _run(argv, world, node, watchdog):
     watchdog.at("the reading of the data")
     index = datasets.Index(run_directory.index_of(args.out))
     data = on_rank_zero(world, lambda: preparation.load_data(args, index, watchdog))
-    preparation.check_sizes(args, data, world.size)
+    preparation.check_sizes(args, data, world.size * args.virtual_ranks)
     preparation.check_sight(args, data, world)
-    details = description.describe(data, comm, device, collective, cores)
+    details = description.describe(
+        data, comm, device, collective, cores, args.virtual_ranks
+    )
     lock = on_rank_zero(world, lambda: preparation.claim(plan, data))
     try:
         with contextlib.ExitStack() as stack:
@@ -182,7 +185,8 @@ def _train(plan, setup, node, index, details, reason):
             guard.settle()
         except Ended as ended:
             if comm.rank == 0:
-                run_directory.note_end(path, str(ended))
+                diverged = isinstance(ended, Diverged)
+                run_directory.note_end(path, str(ended), diverged)
             raise
     watchdog.at("the writing of the results")
     if not args.no_model:
@@ -191,7 +195,7 @@ def _train(plan, setup, node, index, details, reason):
             run_directory.write_model(path, final)
     test = building.compare_tests(model, setup)
     # Last, as it moves the running statistics.
-    layers = deviations(model, building.first_batch(setup), comm)
+    layers = deviations(model, building.first_batch(setup), comm, args.virtual_ranks)
     if comm.rank == 0:
         run_directory.write_statistics(path, test, layers)
 
@@ -215,9 +219,10 @@ def _compile_kernels(node, watchdog):
 
     One rank of each node does it first; the others find it on disk.
     """
+    dtype = chainer.get_dtype(map_mixed16=numpy.float16)
     with kernels.each_step(watchdog.moves):
         if node.rank == 0:
-            kernels.precompile()
+            kernels.precompile(dtype)
         node.Barrier()
         if node.rank:
-            kernels.precompile()
+            kernels.precompile(dtype)

@@ -45,8 +45,8 @@ def batch_sums(logits, loss, labels):
 class GlobalUpdater(StandardUpdater):
     """Takes steps that equal those of one rank with the whole global batch.
 
-    The multi-node optimizer averages the ranks' gradients, so each rank weights its
-    mean loss by its share: n * P / N for n of N images on P ranks.
+    The multi-node optimizer averages the processes' gradients, so each process weights
+    its mean loss by its share: n * P / N for n of N images on P processes.
 
     Args:
         iterator: :class:`~chainer_crossbn.iterators.ShareIterator`.
@@ -58,8 +58,11 @@ class GlobalUpdater(StandardUpdater):
         load (callable): Makes mini-batches of images from what the iterator says is
             coming: :func:`~chainer_crossbn.loading.in_memory` or a
             :class:`~chainer_crossbn.loading.Loader`.
+        dropout (RankDropout or None): What the model drops units by, whose random
+            numbers are part of snapshots.
 
     Attributes:
+        dropout (RankDropout or None): As given.
         sums: float64 array of shape (3,): this rank's sum of losses, number of correct
             images and number of images since :meth:`take_sums`.
         train_time (float): Seconds spent in steps so far.
@@ -81,8 +84,10 @@ class GlobalUpdater(StandardUpdater):
         comm,
         device,
         load=loading.in_memory,
+        dropout=None,
     ):
         super().__init__(iterator, optimizer, device=device)
+        self.dropout = dropout
         self.sums = numpy.zeros(3)
         self.train_time = 0.0
         self.context = contextlib.nullcontext()

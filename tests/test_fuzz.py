@@ -56,7 +56,7 @@ FLAGS = {
             *("--fc-units", "--dropout", "--batchsize", "-b", "--epoch", "-e", "--lr"),
             *("--momentum", "--weight-decay", "--lr-step", "--seed", "--train-size"),
             *("--test-size", "--eval-train", "--threads", "--snapshot-interval"),
-            *("--image-size", "--decode-threads"),
+            *("--image-size", "--decode-threads", "--virtual-ranks"),
         ),
         ["1", "2", "0.5", "64"],
     ),

@@ -7,7 +7,7 @@ from chainer.training.triggers import IntervalTrigger
 
 from chainer_crossbn import run_directory
 from chainer_crossbn.agreement import Agreement
-from chainer_crossbn.ending import Ended
+from chainer_crossbn.ending import Diverged, Ended
 from chainer_crossbn.snapshots import state, storage
 
 _ACCURACY = "validation/main/accuracy"
@@ -50,10 +50,11 @@ class Guard(extension.Extension):
         self._note_place(f"the end of iteration {trainer.updater.iteration}")
         due = self._interval(trainer) and self._at_intervals
         if trainer.updater.not_finite is not None and not self._allow_nan:
-            self._failure = self._failure or (
+            self._failure = self._failure or Diverged(
                 f"the loss is not finite on rank {self._comm.rank} "
                 f"{trainer.updater.not_finite}; the last snapshot in {self._path} "
-                "stays: try a smaller --lr, or --allow-nan"
+                "stays: try a smaller --lr, or --allow-nan",
+                1,
             )
         stop, failed = self._tell()
         if due or stop or trainer.updater.is_new_epoch:
@@ -81,7 +82,7 @@ class Guard(extension.Extension):
 
     def _fail(self):
         failures = self._comm.mpi_comm.allgather(self._failure)
-        raise Ended(next(filter(None, failures)), 1)
+        raise next(filter(None, failures))
 
     def _take(self, trainer):
         self._note_place(f"the snapshot of iteration {trainer.updater.iteration}")
@@ -91,17 +92,19 @@ class Guard(extension.Extension):
         accuracy = trainer.observation.get(_ACCURACY, math.nan)
         about = {
             "epoch": trainer.updater.epoch_detail,
-            "n_ranks": self._comm.size,
+            "n_ranks": self._comm.size * trainer.updater.dropout.n_ranks,
+            "virtual_ranks": trainer.updater.dropout.n_ranks,
             "accuracy": accuracy if math.isfinite(accuracy) else None,
         }
         folder = run_directory.snapshots_of(self._path)
         try:
             storage.write(folder, trainer.updater.iteration, parts, about)
         except OSError as error:
-            self._failure = (
+            self._failure = Ended(
                 f"can't write the snapshot of iteration {trainer.updater.iteration} "
                 f"({error.strerror}); those before are as they were: make room, and go "
-                f"on with --resume {self._path}"
+                f"on with --resume {self._path}",
+                1,
             )
 
     def serialize(self, serializer):

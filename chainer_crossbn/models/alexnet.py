@@ -51,6 +51,7 @@ class AlexNet(chainer.Chain):
             are even); 96 is the full network.
         fc_units (int): Units of the two hidden fully connected layers.
         dropout (float): Dropout ratio behind each of these.
+        dropout_function (callable): Takes a Variable and the ratio.
         initialW: Initializer of all weights; Chainer's LeCunNormal by default.
         image_size (int): Side of the images.
         recomputed (bool): Whether the convolutions keep nothing but their input for the
@@ -77,9 +78,11 @@ class AlexNet(chainer.Chain):
         initialW=None,
         image_size=224,
         recomputed=False,
+        dropout_function=F.dropout,
     ):
         super().__init__()
         self._dropout = dropout
+        self._drop = dropout_function
         make = Maker(normalization, self.n_normalizations, initialW)
         blocks = []
         in_channels = 3
@@ -113,7 +116,7 @@ class AlexNet(chainer.Chain):
         """
         x = self.blocks(x)
         for fc in (self.fc6, self.fc7):
-            x = F.dropout(F.relu(fc(x)), self._dropout)
+            x = self._drop(F.relu(fc(x)), self._dropout)
         return self.fc8(x)
 
 

@@ -60,6 +60,7 @@ class GoogLeNet(chainer.Chain):
         width (int): Channels of the first convolution, with which all others scale; 64
             is the full network.
         dropout (float): Dropout ratio before the linear layer.
+        dropout_function (callable): Takes a Variable and the ratio.
         initialW: Initializer of all weights; Chainer's LeCunNormal by default.
         recomputed (bool): Whether the stem and the modules keep nothing but their input
             for the backward pass (:func:`~chainer_crossbn.recomputation.recompute`).
@@ -88,9 +89,11 @@ class GoogLeNet(chainer.Chain):
         recomputed=False,
         auxiliary=False,
         image_size=224,
+        dropout_function=F.dropout,
     ):
         super().__init__()
         self._dropout = dropout
+        self._drop = dropout_function
         make = Maker(normalization, self.n_normalizations, initialW)
         stem = _Stem(make, width)
         channels = scaled(192, width, _FULL)
@@ -163,7 +166,7 @@ class GoogLeNet(chainer.Chain):
         return (self._classify(x), *heads)
 
     def _classify(self, x):
-        return self.fc(F.dropout(F.mean(x, axis=(2, 3)), self._dropout))
+        return self.fc(self._drop(F.mean(x, axis=(2, 3)), self._dropout))
 
 
 class _Stem(chainer.Chain):

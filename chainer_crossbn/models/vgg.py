@@ -23,6 +23,7 @@ class VGG16(chainer.Chain):
             as many. 64 is the full network.
         fc_units (int): Units of the two hidden fully connected layers.
         dropout (float): Dropout ratio behind each of these.
+        dropout_function (callable): Takes a Variable and the ratio.
         initialW: Initializer of all weights; Chainer's LeCunNormal by default.
         image_size (int): Height and width of the images.
         recomputed (bool): Whether the stages keep nothing but their input for the
@@ -46,9 +47,11 @@ class VGG16(chainer.Chain):
         initialW=None,
         image_size=32,
         recomputed=False,
+        dropout_function=F.dropout,
     ):
         super().__init__()
         self._dropout = dropout
+        self._drop = dropout_function
         make = Maker(normalization, self.n_normalizations, initialW)
         stages = []
         in_channels = 3
@@ -77,7 +80,7 @@ class VGG16(chainer.Chain):
         """
         x = self.stages(x)
         for fc in (self.fc6, self.fc7):
-            x = F.dropout(F.relu(fc(x)), self._dropout)
+            x = self._drop(F.relu(fc(x)), self._dropout)
         return self.fc8(x)
 
 

@@ -11,7 +11,7 @@ from chainer_crossbn.snapshots import storage
 # to find the data, what to keep in memory and what to write.
 _ALSO_KEPT = (
     *("data", "threads", "profile", "no_model", "allow_nan", "snapshot_interval"),
-    *("skip_broken", "decode_threads", "recompute"),
+    *("skip_broken", "decode_threads", "recompute", "virtual_ranks"),
 )
 # A difference in one of these is named first, as others follow from it.
 _FIRST = ("bn", "model", "dataset")
@@ -34,12 +34,12 @@ class Plan(NamedTuple):
     finished: bool = False
 
 
-def plan(argv, n_ranks):
+def plan(argv, n_processes):
     """Find out what a command line asks for.
 
     Args:
         argv (list of str): Arguments.
-        n_ranks (int): Number of ranks.
+        n_processes (int): Number of processes.
 
     Returns:
         Plan: What to do; nothing is written yet.
@@ -50,7 +50,7 @@ def plan(argv, n_ranks):
     """
     given = arguments.parse(argv, given_only=True)
     if given.resume in (None, "auto"):
-        args = _complete(arguments.parse(argv), n_ranks)
+        args = _complete(arguments.parse(argv), n_processes)
         path = run_directory.path_of(args.out, args.name)
         if given.resume is None or not _has_begun(path):
             return Plan(args, path, None)
@@ -62,7 +62,8 @@ def plan(argv, n_ranks):
         if getattr(given, name) is not None:
             _compare(path, name, recorded[name], getattr(given, name))
     args = arguments.parse([*_as_flags(path, recorded), *argv])
-    args = _complete(args, n_ranks)
+    args = _complete(args, n_processes)
+    n_ranks = n_processes * args.virtual_ranks
     for name in arguments.OF_RESULT:
         if name == "bn_group_size" and n_ranks != record["n_ranks"]:
             continue
@@ -89,20 +90,23 @@ def check_data(plan, name, checksum):
         )
 
 
-def differences(record, manifest, versions, n_ranks):
+def differences(record, manifest, versions, n_processes, virtual_ranks):
     """Tell what keeps a run from going on bit for bit as it would have.
 
     Args:
         record (dict): Content of its ``args.json``.
         manifest (dict): Of the snapshot that it goes on from.
         versions (dict): As in ``args.json``, of today.
-        n_ranks (int): Number of ranks.
+        n_processes (int): Number of processes.
+        virtual_ranks (int): Ranks per process.
 
     Returns:
         list of str: Lines.
     """
+    ranks = _ranks(n_processes * virtual_ranks, virtual_ranks)
+    ranks_before = _ranks(manifest["n_ranks"], manifest.get("virtual_ranks", 1))
     changed = [
-        (f"{manifest['n_ranks']} ranks", n_ranks, manifest["n_ranks"] != n_ranks),
+        (ranks_before, ranks, ranks_before != ranks),
         *(
             (f"{name} {version}", versions.get(name), versions.get(name) != version)
             for name, version in record["versions"].items()
@@ -114,6 +118,12 @@ def differences(record, manifest, versions, n_ranks):
         for was, now, differs in changed
         if differs
     ]
+
+
+def _ranks(n_ranks, virtual_ranks):
+    if virtual_ranks == 1:
+        return f"{n_ranks} ranks"
+    return f"{n_ranks} ranks, {virtual_ranks} per process"
 
 
 def last_seen(record):
@@ -137,8 +147,8 @@ def last_seen(record):
     return f"the run ended without a word; of its ranks {', '.join(told)}"
 
 
-def _complete(args, n_ranks):
-    arguments.complete(args, n_ranks)
+def _complete(args, n_processes):
+    arguments.complete(args, n_processes)
     return args
 
 

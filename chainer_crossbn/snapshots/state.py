@@ -3,7 +3,8 @@
 A rank's own are the running statistics and other persistent values of its model, the
 sums that it has yet to report, and its random numbers on the CPU. CuPy does not tell
 the state of its random numbers, so where a model drops units on GPUs, resumed ranks
-drop others.
+drop others. Each of the virtual ranks of a process has a part of its own, so that a run
+can be resumed with its ranks on another number of processes.
 """
 
 import numpy
@@ -37,19 +38,49 @@ def collect(trainer, comm):
     """
     updater = trainer.updater
     model = updater.get_optimizer("main").target
-    own = {
-        **{_OWN + key: v for key, v in persistent_values(model).items()},
-        **_random_state(),
-        "sums": updater.sums,
-    }
-    ranks = comm.gather_obj(own)
+    ranks = comm.gather_obj(_of_virtual_ranks(updater, model))
     if comm.rank:
         return None
     serializer = DictionarySerializer()
     serializer.save(trainer)
     owned = {_SUMS, *(_MODEL + key for key in persistent_values(model))}
     shared = {k: v for k, v in serializer.target.items() if k not in owned}
-    return {SHARED: shared, **{f"rank-{i}": part for i, part in enumerate(ranks)}}
+    parts = [part for of_process in ranks for part in of_process]
+    return {SHARED: shared, **{f"rank-{i}": part for i, part in enumerate(parts)}}
+
+
+def _of_virtual_ranks(updater, model):
+    """Return what each rank of this process has of its own, as a list of dict."""
+    values = persistent_values(model)
+    grouped = _grouped_statistics(model)
+    states = updater.dropout.states()
+    parts = []
+    for rank in range(updater.dropout.n_ranks):
+        own = dict(values)
+        for key, group_size in grouped.items():
+            own[key] = values[key][rank // group_size]
+        part = {_OWN + key: value for key, value in own.items()}
+        if states is not None:
+            part.update(_as_arrays(states[rank]))
+        # The sums are of the process.
+        part["sums"] = updater.sums if rank == 0 else numpy.zeros_like(updater.sums)
+        parts.append(part)
+    return parts
+
+
+def _grouped_statistics(model):
+    """Return the names of running statistics of which a process has several.
+
+    Returns:
+        dict: From the name that serializers use to the number of virtual ranks that
+        share statistics; the first axis of the array are the groups of these.
+    """
+    return {
+        f"{path[1:]}/{name}".lstrip("/"): link.virtual_group_size
+        for path, link in model.namedlinks()
+        if getattr(link, "n_groups", 1) > 1
+        for name in ("avg_mean", "avg_var")
+    }
 
 
 def size_of(model):
@@ -72,13 +103,22 @@ def restore(parts, trainer, comm):
         bool: Whether the snapshot fits; if not, the state is undefined.
     """
     shared, ranks = _share(parts, comm)
+    updater = trainer.updater
+    n_own = updater.dropout.n_ranks
+    grouped = _grouped_statistics(updater.get_optimizer("main").target)
     try:
-        if len(ranks) == comm.size:
-            own = ranks[comm.rank]
-            values, sums = _persistent(own), own["sums"]
-            _set_random_state(own)
+        if len(ranks) == comm.size * n_own:
+            own = ranks[comm.rank * n_own : (comm.rank + 1) * n_own]
+            values = _persistent(own[0])
+            for key, group_size in grouped.items():
+                firsts = own[::group_size]
+                values[key] = numpy.stack([part[_OWN + key] for part in firsts])
+            sums = sum(part["sums"] for part in own)
+            _set_random_states(updater.dropout, own)
         else:
             values = _average(ranks)
+            for key, group_size in grouped.items():
+                values[key] = numpy.stack([values[key]] * (n_own // group_size))
             sums = sum(rank["sums"] for rank in ranks) * (comm.rank == 0)
         values = {_MODEL + key: value for key, value in values.items()}
         NpzDeserializer({**shared, **values, _SUMS: sums}).load(trainer)
@@ -133,8 +173,9 @@ def _average(ranks):
     return values
 
 
-def _random_state():
-    _, key, position, has_gauss, gauss = numpy.random.get_state()
+def _as_arrays(state):
+    """Return a state of :class:`numpy.random.RandomState` as arrays by name."""
+    _, key, position, has_gauss, gauss = state
     return {
         "random/key": key,
         "random/position": numpy.array([position, has_gauss]),
@@ -142,7 +183,12 @@ def _random_state():
     }
 
 
-def _set_random_state(own):
-    position, has_gauss = own["random/position"].tolist()
-    gauss = float(own["random/gauss"])
-    numpy.random.set_state(("MT19937", own["random/key"], position, has_gauss, gauss))
+def _set_random_states(dropout, own):
+    if dropout.states() is not None and all("random/key" in part for part in own):
+        dropout.set_states([_as_state(part) for part in own])
+
+
+def _as_state(part):
+    position, has_gauss = part["random/position"].tolist()
+    gauss = float(part["random/gauss"])
+    return "MT19937", part["random/key"], position, has_gauss, gauss
