@@ -73,6 +73,8 @@ def write_run(root, bn, batch=64, log=None, name=None, **arguments):
         "device": "CPU",
         "dataset": {"name": "cifar10", "checksum": "c0ffee"},
     }
+    if "virtual_ranks" in arguments:
+        record["virtual_ranks"] = arguments["virtual_ranks"]
     (path / "args.json").write_text(json.dumps(record))
     if not isinstance(log, list):
         (path / "log").write_bytes(log.encode() if isinstance(log, str) else log)
@@ -821,6 +823,63 @@ def test_seeds_make_bars_with_range(tmp_path):
     numpy.testing.assert_allclose(whisker.get_segments()[0][:, 0], [8, 11])
 
 
+# Virtual ranks
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """The networks at batch size 64, and a seed each on two processes, far slower."""
+    paper_runs(tmp_path, BATCH_64)
+    for bn, _ in BATCH_64:
+        log = epochs(bn, shift=0.125, seconds=1000.0)
+        write_run(tmp_path, bn, log=log, seed=1, virtual_ranks=4, threads=2)
+    return tmp_path
+
+
+def test_virtual_ranks_have_no_ratio(mixed, capsys, unsaved):
+    assert plotting.main([str(mixed)]) == 0
+    out = capsys.readouterr().out
+    for bn, ratio in (("none", "0.900"), ("normal", "1.000"), ("multigpu", "1.500")):
+        real, virtual = (row_of(out, f"{bn}-b64-s{seed}") for seed in (0, 1))
+        assert (real[3], real[-1]) == ("8", ratio)
+        assert (virtual[3:5], virtual[-1]) == (["8", "(2x4)"], "-")
+    assert out.splitlines().count("times not compared: 3 runs have virtual ranks") == 1
+    _, _, table2 = out.partition("Table 2 ")
+    assert row_of(table2, "multigpuBN")[1:3] == ["51.0", "1.417"]
+
+
+def test_virtual_ranks_are_left_out_of_times(mixed):
+    drawn = draw(mixed)
+    assert list(drawn) == FILES_64
+    (ax,) = drawn["epoch_time"].axes
+    assert bars_of(ax)[1] == ["9.00 s   ×0.90", "10.0 s   ×1.00", "15.0 s   ×1.50"]
+    lines = drawn["accuracy_time"].axes[0].get_lines()
+    assert max(line.get_xdata().max() for line in lines) == 45
+    assert not any("seed" in text for text in words_of(drawn["accuracy_time"]))
+    heights = [bar.get_height() for bar in drawn["table2"].axes[0].patches[::2]]
+    numpy.testing.assert_allclose(heights, [33 / 36, 1, 51 / 36])
+
+
+def test_virtual_ranks_count_as_seeds_of_accuracy(mixed):
+    drawn = draw(mixed)
+    keys = {"test", "train (in test mode)"}
+    for stem in ("accuracy", "fig3"):
+        assert set(legend_of(drawn[stem])) - keys == {f"{n}, batch 64" for n in COLOURS}
+        assert any("median of 2 seeds" in text for text in words_of(drawn[stem]))
+    (line, *_) = lines_of(drawn["accuracy"].axes[0])["-"]
+    numpy.testing.assert_allclose(line.get_ydata(), [31.25, 56.25, 50])
+
+
+def test_nothing_but_virtual_ranks(tmp_path):
+    """On one process or two: the runs make one figure still."""
+    for (bn, batch), virtual in zip(BATCH_64, (8, 4, 8)):
+        write_run(tmp_path, bn, batch, virtual_ranks=virtual)
+    drawn, missing = plotting.draw(groups_of(tmp_path))
+    assert [name for name, _ in drawn] == ["loss", "accuracy", "fig3"]
+    assert "times not compared: 3 runs have virtual ranks" in missing
+    assert "table2 not drawn: its runs have virtual ranks" in missing
+
+
 # Logs
 
 
@@ -956,6 +1015,7 @@ def changed(*where, **values):
         (changed(arguments=None), "no arguments"),
         (changed(n_ranks=0), "n_ranks"),
         (changed(n_ranks="8"), "n_ranks"),
+        (changed(virtual_ranks=0), "virtual_ranks"),
         (changed("arguments", bn=None), "'bn'"),
         (changed("arguments", batchsize=-64), "'batchsize'"),
         (changed("arguments", batchsize=True), "'batchsize'"),

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from test_plotting import PLOT, write_run
+from test_plotting import PLOT, groups_of, write_run
 
 COMPONENTS = [
     *("data", "forward", "backward", "BN arithmetic", "BN wait", "BN transfer"),
@@ -99,6 +99,20 @@ def test_bars_leave_out_the_first_epoch(tmp_path):
     )
     assert profile.layers["/norm"].tolist() == pytest.approx([1e-3, 2e-3, 3e-3, 4e-3])
     assert profile.events[1] == (0, "function", "/stages/0/0/norm", 1.0, 2.5)
+
+
+def test_runs_with_virtual_ranks_are_left_out(tmp_path):
+    from chainer_crossbn.plotting import command, profiles
+
+    real = write_run(tmp_path, "multigpu")
+    seed = write_run(tmp_path, "multigpu", seed=1, virtual_ranks=4)
+    alone = write_run(tmp_path, "normal", virtual_ranks=8)
+    for run in (real, seed, alone):
+        write_profile(run, content())
+    ((_, pairs),), skipped = profiles.read_all(groups_of(tmp_path))
+    assert ([run.directory for run, _ in pairs], skipped) == ([real], [])
+    found, _ = profiles.read_all(groups_of(alone))
+    assert command.draw_profiles(found) == ([], [])
 
 
 def without(key):

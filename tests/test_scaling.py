@@ -75,6 +75,7 @@ def write_run(root, bn, batch, ranks, cores=2, profile=True, **changes):
     record = {
         **{"program": "chainer_crossbn", "arguments": arguments, "n_ranks": ranks},
         **{"device": "CPU", "dataset": {"name": "synthetic"}, "cores": cores},
+        "virtual_ranks": changes.get("virtual_ranks"),
     }
     (path / "args.json").write_text(
         json.dumps({k: v for k, v in record.items() if v is not None})
@@ -456,6 +457,14 @@ def test_runs_that_are_not_covered_are_named(tmp_path):
     assert line.startswith(f"chainer_crossbn.scaling: skipped {path}: ")
     # No all-reduces, no skew to start from.
     assert json.loads((tmp_path / "scaling.json").read_text())["claim7"] is None
+
+
+def test_runs_with_virtual_ranks_are_left_out(tmp_path):
+    write_run(tmp_path, "normal", 2, 2)
+    path = write_run(tmp_path, "normal", 8, 2, virtual_ranks=2)
+    _, seen, skipped = observations.read([str(tmp_path)])
+    assert [each.batch for each in seen] == [2]
+    assert skipped == [(path, "the model does not cover virtual ranks")]
 
 
 @pytest.mark.parametrize("name", ["scaling.md", "scaling.json", "scaling.png"])

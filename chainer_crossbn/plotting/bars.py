@@ -52,7 +52,7 @@ def total_times(groups, title, paper):
     Args:
         groups (list): Groups of finished runs of one scale, a network each.
         title (str): Title of the figure.
-        paper (dict): Network -> seconds in the paper.
+        paper (dict): Network -> seconds in the paper, of those that it has.
 
     Returns:
         matplotlib.figure.Figure: The figure.
@@ -66,10 +66,12 @@ def total_times(groups, title, paper):
     for place, (network, seconds) in enumerate(ours.items()):
         look = {"facecolor": colours[network]}
         _ratio_bar(ax, place - 0.2, seconds, ours["normal"][0], look)
-        theirs = [paper[network]] * 3
-        _ratio_bar(ax, place + 0.2, theirs, paper["normal"], _PAPER_BAR)
+        if network in paper:
+            theirs = [paper[network]] * 3
+            _ratio_bar(ax, place + 0.2, theirs, paper["normal"], _PAPER_BAR)
     ax.set_xticks(range(len(ours)))
-    ax.set_xticklabels([networks.name(network) for network in ours])
+    names = [networks.name(network).replace(" as ", "\nas ") for network in ours]
+    ax.set_xticklabels(names)
     ax.set_ylabel("Total time, relative to normalBN")
     ax.margins(y=0.3)
     keys = [Patch(facecolor="#555555", label="these runs")]
@@ -83,43 +85,36 @@ def total_times(groups, title, paper):
     return figure
 
 
-def finals(groups, title, timed=None, notes=()):
-    """Draw final test accuracy as bars, and training time per epoch.
+def finals(groups, title):
+    """Draw final test accuracy as bars.
 
     Args:
         groups (list): Groups of one scale, in the order in which they are drawn.
         title (str): Title of the figure.
-        timed (list or None): Likewise, of those runs whose times count, if any do.
-        notes (iterable of str): Lines for the caption.
 
     Returns:
         matplotlib.figure.Figure: The figure.
     """
     places = range(len(groups))
-    panels = [(groups, "final_accuracy", 100, "Test accuracy [%]")]
-    if timed:
-        panels.append((timed, "epoch_time", 1, "Training time per epoch [s]"))
     height = _BAR_INCHES * len(groups) + 1.6
-    figure = Figure(figsize=(2.2 + 3 * len(panels), height), layout="constrained")
-    figure.suptitle(style.wrap(title, 1.8 + 3 * len(panels)))
+    figure = Figure(figsize=(5.2, height), layout="constrained")
+    figure.suptitle(style.wrap(title, 4.8))
     colours = networks.colours(group.network for group in groups)
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for ax, (of, quantity, factor, label) in zip(axes, panels):
-        values = factor * np.array([group.middle(quantity) for group in of])
-        looks = [colours[group.network] for group in groups]
-        ax.barh(places, values[:, 0], 0.8, color=looks)
-        _whiskers(ax, places, values, "xerr")
-        for place, (middle, _, high) in zip(places, values):
-            text = f"{middle:#.3g}"
-            _note(ax, text, (high, place), (5, 0), ha="left", va="center")
-        ax.set_xlim(0, 1.2 * values.max())
-        ax.set_xlabel(label)
-        ax.grid(axis="y", visible=False)
-    axes[0].set_yticks(places)
-    axes[0].set_yticklabels([style.plain(group.name) for group in groups])
-    axes[0].invert_yaxis()
-    notes = ["bar: after the last epoch" + _of_seeds(groups), *notes]
-    caption(figure, groups, notes)
+    ax = figure.subplots()
+    values = 100 * np.array([group.middle("final_accuracy") for group in groups])
+    looks = [colours[group.network] for group in groups]
+    ax.barh(places, values[:, 0], 0.8, color=looks)
+    _whiskers(ax, places, values, "xerr")
+    for place, (middle, _, high) in zip(places, values):
+        text = f"{middle:#.3g}"
+        _note(ax, text, (high, place), (5, 0), ha="left", va="center")
+    ax.set_xlim(0, 1.2 * values.max())
+    ax.set_xlabel("Test accuracy [%]")
+    ax.grid(axis="y", visible=False)
+    ax.set_yticks(places)
+    ax.set_yticklabels([style.plain(group.name) for group in groups])
+    ax.invert_yaxis()
+    caption(figure, groups, ["bar: after the last epoch" + _of_seeds(groups)])
     return figure
 
 

@@ -13,7 +13,7 @@ from chainer_crossbn.plotting import (
     style,
     table,
 )
-from chainer_crossbn.plotting.groups import by_model, group_runs
+from chainer_crossbn.plotting.groups import by_model, group_runs, timed
 from chainer_crossbn.plotting.runs import find_runs
 
 
@@ -39,23 +39,24 @@ def draw(groups):
 
     Returns:
         tuple: Pairs of a file name's stem and a :class:`matplotlib.figure.Figure`;
-        and lines that say which of the paper's figures are not drawn, and why.
+        and lines that say which times are not compared and which of the paper's
+        figures are not drawn, and why.
     """
     drawn = []
     for suffix, members in by_model(groups):
         drawn += [
             (f"loss{suffix}", curves.one_quantity(members, "loss", "Loss")),
             (f"accuracy{suffix}", curves.one_quantity(members, "accuracy", "Accuracy")),
-            (
-                f"accuracy_time{suffix}",
-                curves.one_quantity(
-                    members, "accuracy", "Accuracy against time", "train_time"
-                ),
-            ),
-            (f"epoch_time{suffix}", bars.epoch_times(members)),
         ]
+        if with_times := timed(members):
+            title = "Accuracy against time"
+            figure = curves.one_quantity(with_times, "accuracy", title, "train_time")
+            drawn += [
+                (f"accuracy_time{suffix}", figure),
+                (f"epoch_time{suffix}", bars.epoch_times(with_times)),
+            ]
     of_paper, missing = papers.draw(groups)
-    return drawn + of_paper, missing
+    return drawn + of_paper, _untimed(groups) + missing
 
 
 def draw_profiles(profiled):
@@ -86,6 +87,14 @@ def draw_profiles(profiled):
         trace = profiles.chrome_trace(profile, files.SIGNATURE.decode())
         traces.append((f"trace-{name}.json", trace))
     return drawn, traces
+
+
+def _untimed(groups):
+    count = sum(run.virtual_ranks > 1 for group in groups for run in group.runs)
+    if not count:
+        return []
+    runs = "1 run has" if count == 1 else f"{count} runs have"
+    return [f"times not compared: {runs} virtual ranks"]
 
 
 def _run(arguments):

@@ -65,8 +65,13 @@ def loss_and_accuracy(groups, title):
 
 def caption(figure, groups, notes=()):
     """Write the scale that the groups share, and notes, below a figure."""
-    width = figure.get_size_inches()[0]
     lines = [grouping.common_scale(groups), *notes, *_exceptions(groups)]
+    small_print(figure, lines)
+
+
+def small_print(figure, lines):
+    """Write lines below a figure, broken to its width; empty ones are left out."""
+    width = figure.get_size_inches()[0]
     text = "\n".join(style.wrap(line, width) for line in lines if line)
     figure.supxlabel(text, fontsize=8, color="#444444", linespacing=1.35)
 

@@ -8,13 +8,14 @@ from chainer_crossbn.plotting import networks, style
 
 # Arguments that change neither what is learned nor what is compared. A seed is what
 # the runs of a group differ in; `threads` and `decode_threads` follow from the machine;
-# what `gpu` and `cpu` led to is recorded as the device, and what `skip_broken` left out
-# shows in the checksum.
+# `virtual_ranks` says how many processes share the ranks' work, which changes times
+# alone (see `timed`); what `gpu` and `cpu` led to is recorded as the device, and what
+# `skip_broken` left out shows in the checksum.
 _NOT_COMPARED = frozenset(
     {
         *("seed", "out", "name", "data", "threads", "gpu", "cpu", "no_model"),
         *("profile", "snapshot_interval", "resume", "allow_nan", "decode_threads"),
-        "skip_broken",
+        *("skip_broken", "virtual_ranks"),
     }
 )
 _CAPTION = ("dataset", "model", "width", "ranks", "train_size", "epoch", "lr")
@@ -122,6 +123,16 @@ def group_runs(runs):
     return sorted(groups, key=order)
 
 
+def timed(groups):
+    """Leave out runs with virtual ranks, whose times compare with no others.
+
+    Returns:
+        list: :class:`Group` objects of the other runs, in the same order.
+    """
+    kept = [[run for run in g.runs if run.virtual_ranks == 1] for g in groups]
+    return [Group(runs) for runs in kept if runs]
+
+
 def by_scale(groups, apart=()):
     """Split groups by their settings, the ones named in ``apart`` left out.
 
@@ -160,6 +171,7 @@ def time_ratio(seconds, group, groups):
     """Time per epoch as a multiple of normalBN's, or None where there is none.
 
     The normalBN group is the one that differs from ``group`` in the network only.
+    ``groups`` are as :func:`timed` returns them.
     """
     for other in groups:
         same = (other.batch, other.settings) == (group.batch, group.settings)

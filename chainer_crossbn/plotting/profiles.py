@@ -96,7 +96,7 @@ def read(run):
 
 
 def read_all(groups):
-    """Read the profiles of groups of runs.
+    """Read the profiles of groups of runs, those with virtual ranks left out.
 
     Args:
         groups (list): :class:`~chainer_crossbn.plotting.groups.Group` objects.
@@ -107,7 +107,7 @@ def read_all(groups):
         read.
     """
     found, skipped = [], []
-    for group in groups:
+    for group in grouping.timed(groups):
         pairs = []
         for run in group.runs:
             try:

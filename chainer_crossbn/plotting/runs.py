@@ -38,7 +38,8 @@ class Run:
     Attributes:
         directory (pathlib.Path): The run directory.
         arguments (dict): The arguments of the run, as in ``args.json``.
-        n_ranks (int): Number of MPI ranks.
+        n_ranks (int): Number of ranks, virtual ones included.
+        virtual_ranks (int): Ranks per process.
         device (str): ``"CPU"`` or ``"GPU"``; empty where not recorded.
         dataset (dict): Name and checksum of the data; empty where not recorded.
         columns (dict): Key of the log -> float64 array with one value an epoch.
@@ -49,6 +50,7 @@ class Run:
     directory: Path
     arguments: dict
     n_ranks: int
+    virtual_ranks: int
     device: str
     dataset: dict
     columns: dict
@@ -156,6 +158,7 @@ def read_run(log):
         directory=directory,
         arguments=arguments,
         n_ranks=record["n_ranks"],
+        virtual_ranks=record.get("virtual_ranks", 1),
         device=str(record.get("device") or ""),
         dataset=record["dataset"] if isinstance(record.get("dataset"), dict) else {},
         columns=columns,
@@ -226,6 +229,8 @@ def _checked_record(record):
         raise BrokenRun("args.json: argument 'batchsize' is missing or no count")
     if not _is_count(record.get("n_ranks")):
         raise BrokenRun("args.json: 'n_ranks' is missing or no count")
+    if not _is_count(record.get("virtual_ranks", 1)):
+        raise BrokenRun("args.json: 'virtual_ranks' is no count")
     return record
 
 

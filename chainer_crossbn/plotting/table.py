@@ -27,7 +27,8 @@ _HEAD = (
 RUNS_NOTE = (
     "test, best, train: final and best test accuracy, final training accuracy; "
     "train s: training\niterations alone; s/epoch: their median; ratio: s/epoch over "
-    "that of normalBN with the same\nbatch size and settings"
+    "that of normalBN with the same\nbatch size and settings; 8 (2x4) ranks: 2 "
+    "processes with 4 virtual ranks each"
 )
 
 
@@ -40,7 +41,8 @@ def runs_table(groups):
     Returns:
         str: The table, without a newline at its end.
     """
-    rows = [_row(run, group, groups) for group in groups for run in group.runs]
+    timed = grouping.timed(groups)
+    rows = [_row(run, group, timed) for group in groups for run in group.runs]
     return _aligned([_HEAD, *rows], left=(0, 1, len(_HEAD) - 1))
 
 
@@ -70,15 +72,20 @@ def total_times_table(groups):
     return f"Table 2 ({scale})\n{_aligned(rows, left=(0,))}"
 
 
-def _row(run, group, groups):
+def _row(run, group, timed):
     test = run.columns[TEST_ACCURACY] * 100
     numbers = test[~np.isnan(test)]
     wanted = run.arguments.get("epoch")
+    ranks, ratio = str(run.n_ranks), None
+    if run.virtual_ranks > 1:
+        ranks += f" ({run.n_ranks // run.virtual_ranks}x{run.virtual_ranks})"
+    else:
+        ratio = grouping.time_ratio(run.epoch_time, group, timed)
     return (
         style.clean(os.path.basename(os.path.abspath(run.directory)), longest=64),
         networks.name(run.network),
         str(run.batch),
-        str(run.n_ranks),
+        ranks,
         f"{run.epochs_done}/{style.clean(wanted)}" if wanted else str(run.epochs_done),
         _decimal(test[-1], 2),
         _decimal(numbers.max() if len(numbers) else None, 2),
@@ -86,7 +93,7 @@ def _row(run, group, groups):
         _decimal(run.train_time, 1),
         _decimal(run.total_time, 1),
         _decimal(run.epoch_time, 2),
-        _decimal(grouping.time_ratio(run.epoch_time, group, groups), 3),
+        _decimal(ratio, 3),
         _state(run),
     )
 

@@ -111,6 +111,8 @@ def _observe(run, profile):
         raise BrokenRun(f"the model does not cover {networks.name(run.network)}")
     if run.device != "CPU":
         raise BrokenRun("the model covers runs on CPUs alone")
+    if run.virtual_ranks > 1:
+        raise BrokenRun("the model does not cover virtual ranks")
     threads = run.arguments.get("threads")
     if not isinstance(threads, int):
         raise BrokenRun("args.json: argument 'threads' is missing or no count")
