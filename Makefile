@@ -29,9 +29,9 @@ export OMPI_ALLOW_RUN_AS_ROOT ?= 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM ?= 1
 endif
 
-# Two images a rank, where normalBN falls behind.
+# Two images per rank, where normalBN falls behind; 8 ranks on 2 processes.
 DEMO := --dataset synthetic --train-size 2000 --test-size 500 --epoch 4 --lr 0.004 \
-    --lr-step 1 --batchsize 2 --width 8 --fc-units 64
+    --lr-step 1 --batchsize 2 --width 8 --fc-units 64 --virtual-ranks 4
 
 # What is compared with comes apart: PyTorch is large.
 BENCH := .venv-bench
@@ -42,7 +42,7 @@ OUT = result/paper-$(SCALE)
 
 # What the report is made of: the logs that come with this clone, or those of OUT.
 ifeq ($(origin OUT),file)
-LOGS := reproduction
+LOGS = reproduction/$(SCALE)
 REPORT := REPRODUCTION.md
 else
 LOGS = $(OUT)
@@ -55,9 +55,9 @@ N := 100
     clean
 
 help:
-	@echo "make demo   train three small networks on 4 ranks and draw the figures"
-	@echo "make paper  reproduce the paper: DATA=DIR [SCALE=laptop|full|smoke] [OUT=DIR]"
-	@echo "            [ONLY=\"fig3 fig4\"] [SEEDS=3]"
+	@echo "make demo   train three small networks on 8 ranks and draw the figures"
+	@echo "make paper  reproduce the paper: DATA=DIR [SCALE=laptop|desktop|full|smoke]"
+	@echo "            [OUT=DIR] [ONLY=\"fig3 fig4\"] [SEEDS=3] [JOBS=N]"
 	@echo "make figures  the report of the paper's evaluation again, from its logs"
 	@echo "make test   lint and run the tests"
 	@echo "make test-nvrtc  compile the kernels of GPUs, from K80 to B200; needs no GPU"
@@ -74,7 +74,7 @@ demo: venv
 	n=1; while [ -e $$out ]; do n=$$((n + 1)); out=result/demo-$$n; done; \
 	show() { echo; echo "$$ $$*"; "$$@"; }; \
 	for bn in none normal multigpu; do \
-	    show mpiexec -n 4 python train_cifar.py --bn $$bn $(DEMO) --out $$out \
+	    show mpiexec -n 2 python train_cifar.py --bn $$bn $(DEMO) --out $$out \
 	        || exit; \
 	done; \
 	show python plot.py $$out
@@ -82,7 +82,7 @@ demo: venv
 paper: venv
 	@$(IN_VENV) python -m chainer_crossbn.experiments --scale "$(SCALE)" \
 	    --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(ONLY),--only $(ONLY)) \
-	    $(if $(SEEDS),--seeds "$(SEEDS)")
+	    $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(JOBS),--jobs "$(JOBS)")
 
 figures: venv
 	@$(IN_VENV) python -m chainer_crossbn.experiments --scale "$(SCALE)" \

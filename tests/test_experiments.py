@@ -26,11 +26,13 @@ from chainer_crossbn.experiments.rule import STANDARD, Rule
 
 SMOKE = definitions.SCALES["smoke"]
 LAPTOP = definitions.SCALES["laptop"]
-EXPERIMENTS = ["fig3", "fig4", "fig5", "table2"]
+EXPERIMENTS = ["fig3", "fig4", "fig5", "table2", "sweep", "rates", "profile"]
 STATISTICS = "statistics.json"
-EXPERIMENTS += ["sweep", "rates", "rates2", "layers", "comparators"]
+BEYOND = ["variants", "rates2", "layers", "comparators"]
+BEYOND += ["resnet110", "googlenet", "resnet110-layers", "sizes", "large"]
 
-BEYOND = ["resnet110", "googlenet", "resnet110-layers", "sizes", "large"]
+# By the rule that comes with the package.
+NONE, NORMAL = (f"runs/{bn}-b64-he-lr0.0025-s0" for bn in ("none", "normal"))
 
 # Stands in for train_cifar.py: writes what that writes, at once.
 FAKE = """
@@ -51,6 +53,7 @@ path = os.path.join(arguments["out"], name)
 os.makedirs(path)
 with open(os.path.join(path, "args.json"), "w") as file:
     json.dump({{"program": "chainer_crossbn", "arguments": arguments, "n_ranks": 2,
+               "virtual_ranks": arguments.get("virtual_ranks", 1),
                "ranks": [{{"host": "secret", "pid": 1}}], "device": "CPU",
                "dataset": {{"name": "synthetic", "train": 128, "test": 20}},
                "versions": {{"mpi": "none"}}}}, file)
@@ -95,7 +98,9 @@ def out(tmp_path):
 
 
 def main(out, *words):
-    return experiments.main(["--scale", "smoke", "--out", str(out), *words])
+    # One run after the other, so that what is printed has an order.
+    command = ["--scale", "smoke", "--out", str(out), *words]
+    return experiments.main([*command, "--jobs", "1"])
 
 
 def files(root):
@@ -117,22 +122,27 @@ def one_error(capsys, *words):
 
 @pytest.mark.parametrize("scale", definitions.SCALES.values(), ids=lambda s: s.name)
 def test_runs_differ_in_name_exactly_where_they_differ(scale):
-    every = definitions.experiments(scale) + definitions.beyond(scale)
-    plan = jobs.planned(every, scale, STANDARD, seeds=2)
-    assert len({job.flags for job in plan}) == len({job.name for job in plan})
-    assert len(plan) == len({job.name for job in plan})
+    plan = jobs.planned(definitions.every(scale), scale, STANDARD, seeds=2)
+    different = {(job.flags, job.timed) for job in plan}
+    assert len(different) == len({job.name for job in plan}) == len(plan)
 
 
 def test_runs_are_shared_and_seeds_come_in_turn():
     fig3, fig4 = definitions.experiments(LAPTOP)[:2]
     plan = jobs.planned([fig3, fig4], LAPTOP, STANDARD, seeds=2)
     first = ["none-b64", "normal-b64", "multigpu-b64", "multigpu-b2", "normal-b2"]
-    assert [j.name for j in plan] == [f"{w}-s{seed}" for seed in (0, 1) for w in first]
+    rates = {"b64": "he-lr0.01", "b2": "he-lr0.001768"}
+    assert [j.name for j in plan] == [
+        f"runs/{words}-{rates[words.split('-')[1]]}-s{seed}"
+        for seed in (0, 1)
+        for words in first
+    ]
 
 
 def test_compared_runs_have_the_same_epochs():
     plan = jobs.planned(definitions.experiments(LAPTOP), LAPTOP, STANDARD, seeds=3)
-    assert {dict(job.flags)["epoch"] for job in plan} == {LAPTOP.epochs}
+    found = {(job.timed, dict(job.flags)["epoch"]) for job in plan}
+    assert found == {(False, LAPTOP.epochs), (True, LAPTOP.timed_epochs)}
     assert {dict(job.flags)["train-size"] for job in plan} == {LAPTOP.train_size}
 
 
@@ -150,7 +160,7 @@ def test_learning_rates_are_multiples_of_the_standard_one():
     found = {dict(job.flags)["lr"] for job in plan}
     assert found == {0.0025, 0.005, 0.01, 0.02, 0.04, 0.08}
     # one of them is the run of fig3
-    assert "none-b64-s0" in {job.name for job in plan}
+    assert "runs/none-b64-he-lr0.01-s0" in {job.name for job in plan}
 
 
 # The command
@@ -161,7 +171,7 @@ def test_list(out, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("scale smoke, ")
     assert [line.split()[0] for line in lines[1:]] == [
-        *("search", *EXPERIMENTS, "scaling", *BEYOND, "(paper)"),
+        *("search", *EXPERIMENTS, "scaling", "map", *BEYOND, "(paper)"),
     ]
     assert all("left" in line for line in lines[1:])
     assert not out.exists()
@@ -172,14 +182,19 @@ def test_dry_run_prints_what_a_shell_runs(tmp_path, capsys):
     data = tmp_path / "it's data"
     data.mkdir()
     words = ["--scale", "laptop", "--data", str(data), "--out", str(out)]
+    assert experiments.main([*words, "--only", "table2", "--dry-run"]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        # Times are those of a process for each rank.
+        assert shlex.split(line)[1:3] == ["-n", "8"] and "--virtual" not in line
     assert experiments.main([*words, "--only", "fig3", "--dry-run"]) == 0
     commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
     assert len(commands) == 9
     for command in commands:
-        assert command[1:3] == ["-n", "8"]
+        assert command[1:3] == ["-n", "1"]
+        assert command[command.index("--virtual-ranks") + 1] == "8"
         assert command[4].endswith("train_cifar.py")
         assert command[command.index("--data") + 1] == str(data)
-        assert command[command.index("--out") + 1] == str(out)
+        assert command[command.index("--out") + 1] == str(out / "runs")
     assert not out.exists()
 
 
@@ -247,48 +262,92 @@ def test_committed_logs_tell_nothing_of_the_users(fake, out):
         text = path.read_text()
         assert str(out) not in text
         assert "somebody" not in text and "secret" not in text
-    kept = sorted(path.name for path in (out / "none-b64-s0").iterdir())
+    kept = sorted(path.name for path in (out / NONE).iterdir())
     assert kept == ["args.json", "log", STATISTICS]
 
 
 def test_progress(fake, out, capsys):
     assert main(out, "--only", "fig3") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"\[1/3\] none-b64-s0 \(.* left\)", lines[0])
-    assert re.fullmatch(r"  test accuracy 25.0%, in \d+ s", lines[1])
+    assert re.fullmatch(rf"\[1/3\] {NONE} \(.* left\)", lines[0])
+    assert re.fullmatch(rf"  {NONE}: test accuracy 25.0%, in \d+ s", lines[1])
     assert [line.split()[0] for line in lines[:-1:2]] == ["[1/3]", "[2/3]", "[3/3]"]
 
 
+def test_runs_at_once(fake, out):
+    # Each waits, for some seconds, until three have begun.
+    fake(
+        "for _ in range(200):\n"
+        "    names = os.listdir(arguments['out'])\n"
+        "    if sum(not name.endswith('.output') for name in names) >= 3: break\n"
+        "    time.sleep(0.05)\n"
+        "else: sys.exit('alone')"
+    )
+    command = ["--scale", "smoke", "--out", str(out), "--only", "fig3", "--jobs", "3"]
+    assert experiments.main(command) == 0
+    assert len(list(out.glob("runs/*/log"))) == 3
+
+
+def test_runs_whose_times_count_are_alone_and_last(fake, out):
+    fake(
+        "place = arguments['out'] + '/../order'\n"
+        "open(place, 'a').write(f'begin {name}\\n')\n"
+        "time.sleep(0.2)\n"
+        "open(place, 'a').write(f'end {name}\\n')"
+    )
+    command = ["--scale", "smoke", "--out", str(out), "--jobs", "2", "--only"]
+    assert experiments.main([*command, "table2", "fig3"]) == 0
+    order = [line.split() for line in (out / "order").read_text().splitlines()]
+    timed = order[-8:]
+    assert len(order) == 2 * 7
+    assert {name for _, name in timed}.isdisjoint({name for _, name in order[:-8]})
+    assert [what for what, _ in timed] == ["begin", "end"] * 4
+
+
+def test_a_run_of_the_map_may_end_where_its_loss_is_not_finite(fake, out, capsys):
+    fake(
+        "record = json.load(open(os.path.join(path, 'args.json')))\n"
+        "record.update(diverged=True, ended='the loss is not finite')\n"
+        "json.dump(record, open(os.path.join(path, 'args.json'), 'w'))\n"
+        "sys.exit(1)"
+    )
+    assert main(out, "--only", "map") == 0
+    assert "test accuracy 10.0%" in capsys.readouterr().out
+    capsys.readouterr()
+    assert main(out, "--only", "map") == 0
+    assert "28 of 28 runs are there already" in capsys.readouterr().out
+
+
 def test_a_failed_run_is_named_and_the_others_go_on(fake, out, capsys):
-    fake("if name == 'normal-b64-s0': sys.exit('no luck today')")
+    fake("if name.startswith('normal'): sys.exit('no luck today')")
     assert main(out, "--only", "fig3") == 1
     lines = capsys.readouterr().out.splitlines()
     assert any("FAILED: status 1, no luck today" in line for line in lines)
-    assert lines[-1] == "1 of 3 runs failed: normal-b64-s0"
-    assert "no luck today" in (out / "normal-b64-s0.output").read_text()
+    assert lines[-1] == f"1 of 3 runs failed: {NORMAL}"
+    assert "no luck today" in (out / f"{NORMAL}.output").read_text()
 
-    broken = (out / "normal-b64-s0" / "args.json").read_bytes()
+    broken = (out / NORMAL / "args.json").read_bytes()
     fake()
     assert main(out, "--only", "fig3") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "2 of 3 runs are there already"
-    aside = out / "normal-b64-s0.broken-1"
+    aside = out / f"{NORMAL}.broken-1"
     assert str(aside) in lines[2]
     assert (aside / "args.json").read_bytes() == broken
-    assert not (out / "normal-b64-s0.output").exists()
+    assert not (out / f"{NORMAL}.output").exists()
 
 
 def test_output_that_was_cleared_away_stops_nothing(fake, out):
     fake("os.unlink(path + '.output')")
     assert main(out, "--only", "fig3") == 0
-    assert len(list(out.glob("*/log"))) == 3
+    assert len(list(out.glob("*/*/log"))) == 3
 
 
 def test_a_run_that_is_refused_stops_all(fake, out, capsys):
     fake("sys.exit(print('train_cifar.py: error: no', file=sys.stderr) or 2)")
     assert main(out) == 2
     assert capsys.readouterr().err == (
-        "chainer_crossbn.experiments: error: none-b64-s0: train_cifar.py: error: no\n"
+        f"chainer_crossbn.experiments: error: {NONE}: train_cifar.py: error: no\n"
     )
 
 
@@ -300,7 +359,7 @@ def test_a_run_that_lacks_epochs_has_failed(fake, out, capsys):
 
 def test_a_directory_of_another_run_is_refused(fake, out, capsys):
     assert main(out, "--only", "fig3") == 0
-    path = out / "normal-b64-s0" / "args.json"
+    path = out / NORMAL / "args.json"
     record = json.loads(path.read_text())
     record["arguments"]["lr"] = 7
     path.write_text(json.dumps(record))
@@ -315,7 +374,7 @@ def test_two_runners_at_once(fake, out, capsys):
     with lock.held(out):
         assert main(out) == 2
         assert one_error(capsys, "already")
-    assert not list(out.glob("*-s0"))
+    assert not (out / "runs").exists()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -329,19 +388,19 @@ def test_stop(fake, out, capsys, signum):
     assert capsys.readouterr().err == message
     # Free again, so that no process that the run has started is alive.
     with lock.held(out):
-        assert [path.name for path in out.glob("*-s0")] == ["none-b64-s0"]
+        assert [p for p in out.glob("*/*-s0") if p.is_dir()] == [out / NONE]
 
 
 def test_smoke(out):
     """On real ranks; stopped in its first run, and then taken up again."""
-    # Of the paper, of the time of an iteration, and beyond: others differ in flags.
-    names = "fig3", "scaling", "large"
+    # Of the paper, of times, and beyond: others differ in flags.
+    names = "fig3", "table2", "scaling", "large"
     command = [sys.executable, "-m", "chainer_crossbn.experiments", "--scale", "smoke"]
     command += ["--out", str(out), "--only", *names]
     options = {"cwd": ROOT, "text": True, "stderr": subprocess.PIPE}
     options["env"] = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, **options)
-    begun = out / "none-b64-s0"
+    begun = out / NONE
     while not begun.exists():
         assert process.poll() is None
         time.sleep(0.02)
@@ -349,19 +408,18 @@ def test_smoke(out):
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     with lock.held(out):
-        assert [path.name for path in out.glob("*-s0")] == [begun.name]
+        assert [p for p in out.glob("*/*-s0") if p.is_dir()] == [begun]
 
     done = subprocess.run(command, stdout=subprocess.PIPE, timeout=900, **options)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (out / "none-b64-s0.broken-1").is_dir()
-    every = definitions.experiments(SMOKE) + definitions.beyond(SMOKE)
-    chosen = [e for e in every if e.name in names]
+    assert (out / f"{NONE}.broken-1").is_dir()
+    chosen = [e for e in definitions.every(SMOKE) if e.name in names]
     assert len(chosen) == len(names) - 1  # of iterations' times there is no experiment
     for job in jobs.planned(chosen, SMOKE, search.chosen(out), SMOKE.seeds):
         assert records.state(job, out) == records.FINISHED, job.name
     # Nothing else is kept of them.
     kept = {".lock", "args.json", "log", "profile.json", STATISTICS}
-    assert {p.name for p in out.glob("*-s0/*")} == kept
+    assert {p.name for p in out.glob("*/*-s0/*")} | {".lock"} == kept
     text = (out / "REPRODUCTION.md").read_text()
     # One more is of the model of the time of an iteration.
     assert len(list((out / "figures").iterdir())) + 1 == text.count("![") == 10

@@ -6,8 +6,12 @@ What is run is data: :mod:`.definitions` has the experiments and the scales, and
 tells what is there of it, :mod:`.costs` how long it takes, and :mod:`.runner` runs what
 is missing, and :mod:`.machine` notes on which machine. :mod:`.results` gives the
 finished runs to :mod:`.claims`, which judges the paper's claims, and to :mod:`.tables`
-and :mod:`.figures`; :mod:`.report` writes it all down. :mod:`.command` is the command
-line. Nothing here imports Chainer or MPI.
+and :mod:`.figures`; :mod:`.report` writes it all down. :mod:`.learning_rate_map` runs
+and reads a grid of learning rates, in which :mod:`.rule_paths` finds the rules for the
+learning rate; :mod:`.rules_by_claims` judges the claims under each of them,
+:mod:`.chosen_rules` chooses two by accuracy alone, and :mod:`.map_figures` and
+:mod:`.map_report` show it. :mod:`.command` is the command line. Nothing here imports
+Chainer or MPI.
 """
 
 from chainer_crossbn.experiments.command import main

@@ -11,8 +11,10 @@ from chainer_crossbn.command_line import (
     number,
 )
 from chainer_crossbn.experiments import (
+    chosen_rules,
     costs,
     jobs,
+    learning_rate_map,
     records,
     report,
     runner,
@@ -24,8 +26,11 @@ from chainer_crossbn.experiments.definitions import (
     GROUPS,
     SCALES,
     beyond,
+    every,
     experiments,
+    optional,
 )
+from chainer_crossbn.experiments.results import NotRun
 
 _PROGRAM = "chainer_crossbn.experiments"
 
@@ -85,6 +90,13 @@ def _parse(argv):
         help="seeds of the figures of the paper (default: 3, at smoke scale 1)",
     )
     parser.add_argument(
+        "--jobs",
+        type=number(int, 1),
+        metavar="N",
+        help="runs at once, each with one thread, where times don't count (default: "
+        "one per core)",
+    )
+    parser.add_argument(
         "--report",
         metavar="FILE",
         help=f"the report (default: {report.NAME} in --out)",
@@ -137,25 +149,42 @@ def _run(args):
             else:
                 print(scripts.script(job, args.out, args.data, args.print_jobs))
         return 0
-    failed = runner.run(planned, args.out, args.data, say=_say)
+    failed = runner.run(planned, args.out, args.data, _at_once(args), say=_say)
     if failed:
         names = ", ".join(job.name for job in failed)
         _say(f"{len(failed)} of {len(planned)} runs failed: {names}")
-        return 1
-    if args.only == [search.NAME]:
+        if args.only != [learning_rate_map.NAME]:
+            return 1
+    if args.only == [learning_rate_map.NAME]:
+        _choose(scale, args.out)
+    elif args.only == [search.NAME]:
         _say(f"chosen: {search.conclude(scale, args.out)}")
     else:
         _say(f"wrote {report.write(scale, args.out, args.report)}")
-    return 0
+    return 1 if failed else 0
+
+
+def _choose(scale, out):
+    """Choose two rules by the map, and say which, or what of it is missing."""
+    try:
+        outcome = chosen_rules.conclude(learning_rate_map.MapResults(scale, out))
+    except NotRun as missing:
+        _say(f"no rules chosen; not run: {missing}")
+        return
+    for line in chosen_rules.in_words(outcome):
+        _say(line)
 
 
 def _planned(scale, args):
     """Return the runs that the user asks for."""
     of_paper = [*(experiment.name for experiment in experiments(scale))]
-    known = [*of_paper, scaling_runs.NAME, *(e.name for e in beyond(scale))]
+    others = [e.name for e in optional(scale) + beyond(scale)]
+    known = [*of_paper, scaling_runs.NAME, learning_rate_map.NAME, *others]
     wanted = [*of_paper, scaling_runs.NAME]
     if args.only is not None:
         wanted = [n for name in args.only for n in GROUPS.get(name, (name,))]
+    if wanted == [learning_rate_map.NAME]:
+        return learning_rate_map.planned(scale)
     if search.NAME in wanted:
         if wanted != [search.NAME]:
             raise UsageError(f"--only {search.NAME} goes alone, and first")
@@ -164,8 +193,7 @@ def _planned(scale, args):
         if name not in known:
             names = ", ".join([*known, *GROUPS, search.NAME])
             raise UsageError(f"--only: no experiment {name!r}; there are {names}")
-    every = experiments(scale) + beyond(scale)
-    chosen = [e for e in every if e.name in wanted]
+    chosen = [e for e in every(scale) if e.name in wanted]
     plan = jobs.planned(chosen, scale, search.chosen(args.out), args.seeds)
     if len({dict(job.flags)["dataset"] for job in plan}) > 1:
         raise UsageError("--only: large goes alone, as its --data is another")
@@ -181,17 +209,25 @@ def _list(scale, args):
         plans.append((experiment.name, experiment.title, plan))
     timed = scaling_runs.planned(scale)
     plans.append((scaling_runs.NAME, scaling_runs.TITLE, timed))
-    for experiment in beyond(scale):
+    of_map = learning_rate_map.planned(scale)
+    plans.append((learning_rate_map.NAME, learning_rate_map.TITLE, of_map))
+    for experiment in optional(scale) + beyond(scale):
         plan = jobs.planned([experiment], scale, rule, args.seeds)
-        plans.append((experiment.name, f"{experiment.title} (beyond the paper)", plan))
+        what = "optional" if experiment in optional(scale) else "beyond the paper"
+        plans.append((experiment.name, f"{experiment.title} ({what})", plan))
     whole = jobs.planned(experiments(scale), scale, rule, args.seeds) + timed
-    plans.append(("(paper)", "All but the search and beyond, shared runs once", whole))
+    plans.append(("(paper)", "What is run unless told otherwise", whole))
     for name, title, plan in plans:
         left = [j for j in plan if records.state(j, args.out) != records.FINISHED]
-        time = costs.in_words(costs.left(left, _measured(plan, args.out)))
+        measured = _measured(plan, args.out)
+        time = costs.in_words(costs.left(left, measured, _at_once(args)))
         print(
             f"{name:16} {len(left):3} of {len(plan):3} runs left, {time:>12}  {title}"
         )
+
+
+def _at_once(args):
+    return args.jobs or len(os.sched_getaffinity(0))
 
 
 def _measured(plan, out):

@@ -11,6 +11,13 @@ _IMAGE = 0.4e-3
 _TESTED_IMAGE = 0.2e-3
 
 
+# One process with one thread, for all ranks.
+_VIRTUAL_START = 8.0
+_VIRTUAL_STEP = 0.01
+_VIRTUAL_IMAGE = 1.7e-3
+_VIRTUAL_TESTED_IMAGE = 0.35e-3
+
+
 def seconds(job):
     """Estimate the duration of a run, before any has been measured.
 
@@ -23,17 +30,21 @@ def seconds(job):
     flags = dict(job.flags)
     n_train, n_test = flags.get("train-size", _TRAIN), flags.get("test-size", _TEST)
     steps = math.ceil(n_train / (flags["batchsize"] * job.ranks))
-    images = n_train * _IMAGE + 2 * n_test * _TESTED_IMAGE
     work = (flags["width"] / 16) ** 2
-    return START + flags["epoch"] * (steps * _STEP + images * work)
+    if job.timed:
+        images = n_train * _IMAGE + 2 * n_test * _TESTED_IMAGE
+        return START + flags["epoch"] * (steps * _STEP + images * work)
+    images = n_train * _VIRTUAL_IMAGE + 2 * n_test * _VIRTUAL_TESTED_IMAGE
+    return _VIRTUAL_START + flags["epoch"] * (steps * _VIRTUAL_STEP + images * work)
 
 
-def left(jobs, measured):
+def left(jobs, measured, at_once=1):
     """Estimate how long some runs take, given how long others took.
 
     Args:
         jobs (iterable of Job): What is left.
         measured (list): Pairs of a run and its seconds.
+        at_once (int): How many are made at once, but for those whose times count.
 
     Returns:
         float: Seconds.
@@ -42,7 +53,7 @@ def left(jobs, measured):
     if measured:
         taken = sum(duration for _, duration in measured)
         factor = taken / sum(seconds(job) for job, _ in measured)
-    return factor * sum(map(seconds, jobs))
+    return factor * sum(seconds(j) / (1 if j.timed else at_once) for j in jobs)
 
 
 def in_words(duration):

@@ -3,7 +3,7 @@
 The claims are numbered as in the table that the report opens with.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,14 @@ class Setting:
         options (tuple): Pairs of a further flag, less its dashes, and its value; they
             go before what the scale says.
         rate (float): Learning rate, as a multiple of the one that the rule gives.
+        timed (bool): Whether it is run for its times: each rank is a process then.
     """
 
     bn: str
     batch: int
     options: tuple = ()
     rate: float = 1
+    timed: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,29 @@ class Beyond:
 
 
 @dataclass(frozen=True)
+class Map:
+    """How large the map of learning rates is.
+
+    Attributes:
+        train_size (int or None): Training images; ``None`` are all.
+        test_size (int or None): Test images; ``None`` are all.
+        epochs (int): Epochs of every run.
+        lr_step (int): Epochs after which the learning rate is halved.
+        rates (tuple of float): Learning rates.
+        inits (tuple of str): Values of ``--init``.
+        cells (tuple): Pairs of a value of ``--bn`` and a mini-batch size per rank.
+    """
+
+    train_size: int
+    test_size: int
+    epochs: int
+    lr_step: int
+    rates: tuple
+    inits: tuple
+    cells: tuple
+
+
+@dataclass(frozen=True)
 class Scale:
     """How large everything is; all runs of a scale share it.
 
@@ -85,12 +110,14 @@ class Scale:
         test_size (int or None): Test images; ``None`` are all.
         epochs (int): Epochs of every run that is compared with another.
         lr_step (int): Epochs after which the learning rate is halved.
+        timed_epochs (int): Epochs of the runs whose times are compared.
         seeds (int): How many seeds repeated experiments have.
         sweep (tuple of int): Batch sizes from the paper's smallest to its largest.
         rates (tuple of float): Learning rates tried, as multiples of the rule's.
         layers (tuple of int): How many of the 13 normalizations the front has.
         search (tuple): Triples of batch size, networks and epochs of the search.
         scaling (tuple): Numbers of ranks, and batch sizes, whose iterations are timed.
+        map (Map): How large the map of learning rates is.
         beyond (Beyond): How large what the paper leaves for the future is.
     """
 
@@ -103,18 +130,51 @@ class Scale:
     test_size: int
     epochs: int
     lr_step: int
+    timed_epochs: int
     seeds: int
     sweep: tuple
     rates: tuple
     layers: tuple
     search: tuple
     scaling: tuple
+    map: Map
     beyond: Beyond
 
 
 _CIFAR = 50_000  # training images
 _NETWORKS = ("none", "normal", "multigpu")
 _NORMALIZED = ("normal", "multigpu")
+_CELLS = (
+    ("none", 64),
+    *((bn, batch) for batch in (64, 2, 4) for bn in _NORMALIZED),
+)
+_MAP = Map(
+    train_size=10_000,
+    test_size=None,
+    epochs=12,
+    lr_step=6,
+    rates=tuple(0.0005 * 2**k for k in range(8)),
+    inits=("lecun", "he"),
+    cells=_CELLS,
+)
+_BEYOND_LAPTOP = Beyond(
+    widths=(("resnet110", 8), ("googlenet", 16)),
+    batches=(2, 4, 64),
+    epochs=6,
+    lr_step=3,
+    layers=(54,),
+    train_sizes=(2_500, 5_000, 10_000, 20_000),
+    large=(
+        ("dataset", "folder"),
+        ("image-size", 256),
+        ("width", 8),
+        ("epoch", 2),
+        ("lr-step", 1),
+        ("train-size", 800),
+        ("test-size", 200),
+    ),
+    large_batches=(2,),
+)
 
 SCALES = {
     scale.name: scale
@@ -129,12 +189,14 @@ SCALES = {
             test_size=None,
             epochs=100,
             lr_step=25,
+            timed_epochs=10,
             seeds=3,
             sweep=(2, 4, 8, 16, 32, 64),
             rates=(0.25, 0.5, 1, 2, 4, 8),
             layers=(4, 9),
             search=((64, _NETWORKS, 12), (2, _NORMALIZED, 4)),
             scaling=((1, 2, 4, 8), (2, 8, 32, 64)),
+            map=replace(_MAP, train_size=None, epochs=50, lr_step=20),
             beyond=Beyond(
                 widths=(("resnet110", 16), ("googlenet", 64)),
                 batches=(2, 4, 64),
@@ -161,30 +223,35 @@ SCALES = {
             test_size=2000,
             epochs=12,
             lr_step=6,
+            timed_epochs=4,
             seeds=3,
             sweep=(2, 4, 8, 16, 32, 64),
             rates=(0.25, 0.5, 1, 2, 4, 8),
             layers=(6,),
             search=((64, _NETWORKS, 12), (2, _NORMALIZED, 2)),
             scaling=((1, 2, 4, 8), (2, 8, 32, 64)),
-            beyond=Beyond(
-                widths=(("resnet110", 8), ("googlenet", 16)),
-                batches=(2, 4, 64),
-                epochs=6,
-                lr_step=3,
-                layers=(54,),
-                train_sizes=(2_500, 5_000, 10_000, 20_000),
-                large=(
-                    ("dataset", "folder"),
-                    ("image-size", 256),
-                    ("width", 8),
-                    ("epoch", 2),
-                    ("lr-step", 1),
-                    ("train-size", 800),
-                    ("test-size", 200),
-                ),
-                large_batches=(2,),
-            ),
+            map=_MAP,
+            beyond=_BEYOND_LAPTOP,
+        ),
+        Scale(
+            name="desktop",
+            dataset="cifar10",
+            ranks=8,
+            width=16,
+            fc_units=128,
+            train_size=None,
+            test_size=None,
+            epochs=20,
+            lr_step=7,
+            timed_epochs=2,
+            seeds=3,
+            sweep=(2, 4, 8, 16, 32, 64),
+            rates=(0.25, 0.5, 1, 2, 4, 8),
+            layers=(6,),
+            search=((64, _NETWORKS, 12), (2, _NORMALIZED, 2)),
+            scaling=((1, 2, 4, 8), (2, 8, 32, 64)),
+            map=_MAP,
+            beyond=_BEYOND_LAPTOP,
         ),
         Scale(
             name="smoke",
@@ -196,12 +263,22 @@ SCALES = {
             test_size=20,
             epochs=2,
             lr_step=1,
+            timed_epochs=2,
             seeds=1,
             sweep=(2, 4, 64),
             rates=(1, 2),
             layers=(6,),
             search=((64, _NETWORKS, 1), (2, _NORMALIZED, 1)),
             scaling=((2,), (2, 4)),
+            map=Map(
+                train_size=128,
+                test_size=20,
+                epochs=1,
+                lr_step=1,
+                rates=(0.001, 0.002),
+                inits=("lecun", "he"),
+                cells=_CELLS,
+            ),
             beyond=Beyond(
                 widths=(("resnet110", 2), ("googlenet", 4)),
                 batches=(2,),
@@ -224,7 +301,7 @@ def experiments(scale):
         scale (Scale): One of :data:`SCALES`.
 
     Returns:
-        tuple of Experiment: All but the search, which has to come before.
+        tuple of Experiment: Those by which the claims are judged.
     """
     return (
         Experiment(
@@ -252,7 +329,8 @@ def experiments(scale):
             "table2",
             "Table 2: time at batch size 64, with multigpuBN as written",
             (3,),
-            (*(Setting(bn, 64) for bn in _NETWORKS), *_as_written(64)),
+            tuple(Setting(bn, 64, timed=True) for bn in (*_NETWORKS, "paper")),
+            repeated=True,
         ),
         Experiment(
             "sweep",
@@ -267,6 +345,26 @@ def experiments(scale):
             tuple(
                 Setting(bn, 64, rate=rate) for rate in scale.rates for bn in _NETWORKS
             ),
+        ),
+        Experiment(
+            "profile",
+            "Where the time of an iteration goes at batch sizes 2 and 4",
+            (7,),
+            tuple(
+                Setting(bn, batch, timed=True) for batch in (2, 4) for bn in _NORMALIZED
+            ),
+        ),
+    )
+
+
+def optional(scale):
+    """Return further experiments, likewise, which are run when they are asked for."""
+    return (
+        Experiment(
+            "variants",
+            "Table 2 with the variants of multigpuBN as written, and ChainerMN's BN",
+            (3,),
+            _variants(64),
         ),
         Experiment(
             "rates2",
@@ -301,6 +399,11 @@ def experiments(scale):
             ),
         ),
     )
+
+
+def every(scale):
+    """Return all experiments at a scale, of which :func:`experiments` come first."""
+    return experiments(scale) + optional(scale) + beyond(scale)
 
 
 # What --only takes in the place of several experiments.
@@ -380,14 +483,14 @@ def _of_size(size, scale):
     return () if size == usual else (("train-size", size),)
 
 
-def _as_written(batch):
+def _variants(batch):
     variants = [
         Setting(
             "paper",
             batch,
             (("paper-allreduces", allreduces), ("paper-backward", backward)),
+            timed=True,
         )
-        for allreduces in (1, 2)
-        for backward in ("exact", "local")
+        for allreduces, backward in ((1, "exact"), (1, "local"), (2, "local"))
     ]
-    return (*variants, Setting("chainermn", batch))
+    return (*variants, Setting("chainermn", batch, timed=True))

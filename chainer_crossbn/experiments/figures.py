@@ -1,16 +1,13 @@
 """The figures of the report."""
 
-import functools
-
 import numpy as np
 
 from chainer_crossbn.experiments import profiled
 from chainer_crossbn.experiments.definitions import Setting, experiments
 from chainer_crossbn.experiments.results import deviations
-from chainer_crossbn.experiments.tables import seconds_per_image
 from chainer_crossbn.plotting import bars, curves, networks, style, trends
 from chainer_crossbn.plotting.groups import group_runs, median_of
-from chainer_crossbn.plotting.papers import PAPER_SECONDS
+from chainer_crossbn.plotting.papers import AS_WRITTEN_SECONDS
 from chainer_crossbn.plotting.runs import TRAIN_ACCURACY
 
 _BATCH = "Batch size per rank"
@@ -27,7 +24,7 @@ def draw(results):
         :class:`matplotlib.figure.Figure`.
     """
     beyond = results.beyond()
-    every = [*experiments(results.scale), *beyond]
+    every = experiments(results.scale) + results.optional() + beyond
     by_name = {experiment.name: experiment for experiment in every}
     drawn = {}
     for name in ("fig3", "fig4", "fig5"):
@@ -35,15 +32,13 @@ def draw(results):
         if runs:
             title = by_name[name].title
             drawn[name] = curves.loss_and_accuracy(group_runs(runs), title)
-    of_paper = [Setting(bn, 64) for bn in PAPER_SECONDS]
-    if all(map(results.by_seed, of_paper)):
-        groups = group_runs(results.runs(of_paper))
+    timed = by_name["table2"].settings
+    if all(map(results.by_seed, timed)):
+        groups = group_runs(results.runs(timed))
         title = "Table 2: total time at batch size 64"
-        drawn["table2"] = bars.total_times(groups, title, PAPER_SECONDS)
+        drawn["table2"] = bars.total_times(groups, title, AS_WRITTEN_SECONDS)
     drawings = {"sweep": _sweep, "rates": _rates, "rates2": _rates, "sizes": _sizes}
-    # Beyond the paper no times are given, as in the tables.
-    untimed = functools.partial(_sweep, timed=False)
-    drawings.update(resnet110=untimed, googlenet=untimed)
+    drawings.update(resnet110=_sweep, googlenet=_sweep)
     for name, function in drawings.items():
         runs = results.runs(by_name[name].settings) if name in by_name else []
         if runs:
@@ -58,10 +53,10 @@ def draw(results):
     if {"resnet110", "resnet110-layers"} <= set(by_name):
         references["resnet110-layers"] = by_name["resnet110"].settings[:3]
     for name, others in references.items():
-        if results.runs(by_name[name].settings):
+        if name in by_name:
             settings = *others, *by_name[name].settings
-            timed = by_name[name] not in beyond
-            drawn[name] = _finals(results, settings, by_name[name].title, timed)
+            groups = group_runs(results.runs(settings))
+            drawn[name] = bars.finals(groups, by_name[name].title)
     return {**drawn, **profiled.draw(results)}
 
 
@@ -69,25 +64,9 @@ def _at(batch):
     return tuple(Setting(bn, batch) for bn in ("none", "normal", "multigpu"))
 
 
-def _finals(results, settings, title, timed):
-    groups = group_runs(results.runs(settings))
-    if not timed:
-        return bars.finals(groups, title)
-    # As in the tables: only the first seed's runs had the machine to themselves.
-    runs = [
-        run
-        for setting in settings
-        for run in (
-            results.runs([setting]) if setting.batch == 64 else results.first(setting)
-        )
-    ]
-    notes = ["time at batch sizes other than 64: of the first seed"]
-    return bars.finals(groups, title, group_runs(runs), notes)
-
-
-def _sweep(results, experiment, groups, timed=True):
+def _sweep(results, experiment, groups):
     colours = networks.colours(dict.fromkeys(s.bn for s in experiment.settings))
-    accuracies, times = [], []
+    accuracies = []
     for bn, colour in colours.items():
         runs = {
             setting.batch: results.runs([setting])
@@ -98,16 +77,10 @@ def _sweep(results, experiment, groups, timed=True):
             {batch: [of(run) for run in found] for batch, found in runs.items()}
             for of in (_test, _training)
         )
-        time = {
-            batch: [1e3 * seconds_per_image(found[0])] for batch, found in runs.items()
-        }
         name = networks.name(bn)
         accuracies.append(trends.Line(f"{name}, test", colour, test))
         accuracies.append(trends.Line(f"{name}, train", colour, training, dashed=True))
-        times.append(trends.Line(name, colour, time))
     panels = [trends.Panel(_BATCH, "Final accuracy [%]", accuracies)]
-    if timed:
-        panels.append(trends.Panel(_BATCH, "Training time per image [ms]", times))
     return trends.draw(panels, experiment.title, groups, _of_seeds(groups))
 
 

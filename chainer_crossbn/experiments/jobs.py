@@ -4,7 +4,7 @@ import os
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chainer_crossbn.experiments import definitions
@@ -15,7 +15,6 @@ _LEAST_IMAGES = 20
 
 # What goes with other options, and does not tell runs apart.
 _UNNAMED = ("width", "epoch", "lr-step", "dataset", "test-size")
-_NOT_OF_PAPER = {"model", "train-size", "image-size"}
 _WITH_FC_UNITS = (None, "vgg16", "alexnet")
 
 _SCRIPT = Path(__file__).resolve().parents[2] / "train_cifar.py"
@@ -32,7 +31,11 @@ class Job:
         flags (tuple): Pairs of a flag, less its dashes, and its value: all that
             distinguishes the run, neither its place nor that of the data.
         seed (int): Seed.
+        timed (bool): Whether its times count: each rank is a process then. Of others
+            one process computes for all ranks, with one thread.
         profiled (bool): Whether to write where its time goes.
+        ends_early (bool): Whether it ends when its loss is not finite, which counts as
+            a result.
     """
 
     name: str
@@ -40,7 +43,9 @@ class Job:
     ranks: int
     flags: tuple
     seed: int
+    timed: bool = False
     profiled: bool = False
+    ends_early: bool = False
 
     def directory(self, out):
         """Return the run directory below ``out``."""
@@ -56,16 +61,20 @@ class Job:
         Returns:
             list of str: From ``mpiexec`` on.
         """
-        words = [_mpiexec(), "-n", str(self.ranks), sys.executable, _script()]
+        processes = self.ranks if self.timed else 1
+        words = [_mpiexec(), "-n", str(processes), sys.executable, _script()]
         flags = [*self.flags]
+        if not self.timed:
+            flags += [("virtual-ranks", self.ranks), ("threads", 1)]
         if data is not None and ("dataset", "synthetic") not in flags:
             flags.append(("data", data))
         directory = self.directory(out)
         flags += [("out", directory.parent), ("name", directory.name)]
         for flag, value in flags:
             words += [f"--{flag}", str(value)]
-        # That a network diverges is a result, too.
-        words += ["--no-model", "--snapshot-interval", "0", "--allow-nan"]
+        words += ["--no-model", "--snapshot-interval", "0"]
+        if not self.ends_early:
+            words.append("--allow-nan")  # that a network diverges is a result, too
         return [*words, "--profile"] if self.profiled else words
 
 
@@ -79,11 +88,13 @@ def of(setting, scale, rule, seed):
         seed (int): Seed.
     """
     rate = setting.rate * rule.rate(setting.batch * scale.ranks)
-    name = f"{words(setting)}-s{seed}"
-    # Once a network and batch size: profiles are large, and take up to a fiftieth.
-    of_paper = not _NOT_OF_PAPER & {flag for flag, _ in setting.options}
-    profiled = seed == 0 and setting.rate == 1 and of_paper
-    return _job(name, setting, scale, scale.epochs, rule.init, rate, seed, profiled)
+    if not setting.timed:
+        name = f"runs/{words(setting)}-{rule.init}-lr{rate:.4g}-s{seed}"
+        return _job(name, setting, scale, scale.epochs, rule.init, rate, seed)
+    name = f"times/{words(setting)}-s{seed}"
+    job = _job(name, setting, scale, scale.timed_epochs, rule.init, rate, seed)
+    # Once a network and batch size, as profiles are large.
+    return replace(job, timed=True, profiled=seed == 0)
 
 
 def of_search(setting, scale, epochs, rule):
@@ -91,6 +102,27 @@ def of_search(setting, scale, epochs, rule):
     rate = rule.rate(setting.batch * scale.ranks)
     name = f"search/{words(setting)}-{rule.init}-lr{rate:g}"
     return _job(name, setting, scale, epochs, rule.init, rate, seed=0)
+
+
+def of_map(bn, batch, init, rate, scale):
+    """Return a run of the map of learning rates.
+
+    Args:
+        bn (str): Value of ``--bn``.
+        batch (int): Mini-batch size per rank.
+        init (str): Value of ``--init``.
+        rate (float): Learning rate.
+        scale (Scale): How large.
+    """
+    options = (
+        ("train-size", scale.map.train_size),
+        ("test-size", scale.map.test_size),
+        ("lr-step", scale.map.lr_step),
+    )
+    setting = definitions.Setting(bn, batch, options)
+    name = f"map/{bn}-b{batch}-{init}-lr{rate:g}"
+    job = _job(name, setting, scale, scale.map.epochs, init, rate, seed=0)
+    return replace(job, ends_early=True)
 
 
 def of_scaling(setting, scale, ranks):
@@ -110,7 +142,8 @@ def of_scaling(setting, scale, ranks):
         "eval-train": _LEAST_IMAGES,
     }
     name = f"scaling/{words(setting)}-r{ranks}"
-    return Job(name, setting, ranks, tuple(flags.items()), seed=0, profiled=True)
+    flags = tuple(flags.items())
+    return Job(name, setting, ranks, flags, seed=0, timed=True, profiled=True)
 
 
 def words(setting):
@@ -129,8 +162,6 @@ def words(setting):
         }
         told.append(forms.get(flag) or f"{flag.split('-')[1]}-{text}")
     told.append(f"b{setting.batch}")
-    if setting.rate != 1:
-        told.append(f"rate-x{setting.rate:g}")
     return "-".join(told)
 
 
@@ -165,7 +196,7 @@ def quoted(command):
     return " ".join(shlex.quote(word) for word in command)
 
 
-def _job(name, setting, scale, epochs, init, rate, seed, profiled=False):
+def _job(name, setting, scale, epochs, init, rate, seed):
     options = dict(setting.options)
     has_fc_units = options.get("model") in _WITH_FC_UNITS
     flags = {
@@ -184,7 +215,7 @@ def _job(name, setting, scale, epochs, init, rate, seed, profiled=False):
         **options,
     }
     kept = tuple((flag, value) for flag, value in flags.items() if value is not None)
-    return Job(name, setting, scale.ranks, kept, seed, profiled)
+    return Job(name, setting, scale.ranks, kept, seed)
 
 
 def _mpiexec():

@@ -1,13 +1,16 @@
 """Where the time of the runs goes: figures and a table of their profiles."""
 
-from chainer_crossbn.experiments.definitions import Setting, experiments
+from chainer_crossbn.experiments.definitions import Setting, experiments, optional
 from chainer_crossbn.experiments.tables import markdown
 from chainer_crossbn.plotting import networks, profiles
 from chainer_crossbn.plotting.groups import group_runs
 
 # Whose iteration is drawn rank by rank: the fastest and the slowest of the paper.
-_TIME_LINES = (Setting("normal", 2), Setting("multigpu", 2), Setting("multigpu", 64))
-_EXPERIMENTS = ("sweep", "table2", "comparators")
+_TIME_LINES = tuple(
+    Setting(bn, batch, timed=True)
+    for bn, batch in (("normal", 2), ("multigpu", 2), ("multigpu", 64))
+)
+_EXPERIMENTS = ("profile", "table2", "variants")
 
 
 def draw(results):
@@ -57,7 +60,7 @@ def table(results):
 def _settings(results):
     return dict.fromkeys(
         setting
-        for experiment in experiments(results.scale)
+        for experiment in experiments(results.scale) + optional(results.scale)
         if experiment.name in _EXPERIMENTS
         for setting in experiment.settings
     )

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from chainer_crossbn.command_line import UsageError
 from chainer_crossbn.files import replacing
-from chainer_crossbn.plotting.runs import BrokenRun, read_run
+from chainer_crossbn.plotting.runs import BrokenRun, read_json, read_run
 
 MISSING, BROKEN, FINISHED = "missing", "broken", "finished"
+CHANCE = 0.1  # of ten classes
 
 
 def state(job, out):
@@ -20,7 +21,8 @@ def state(job, out):
 
     Returns:
         str: :data:`MISSING`, :data:`BROKEN` (it has begun, and can't go on) or
-        :data:`FINISHED` (its log has the last epoch, and ``statistics.json`` is there).
+        :data:`FINISHED` (its log has the last epoch, and ``statistics.json`` is there;
+        or it has diverged, and may end early).
 
     Raises:
         UsageError: If its directory holds another run.
@@ -28,7 +30,8 @@ def state(job, out):
     directory = job.directory(out)
     if not os.path.lexists(directory):
         return MISSING
-    return FINISHED if read(job, out) else BROKEN
+    done = has_diverged(job, out) or read(job, out) is not None
+    return FINISHED if done else BROKEN
 
 
 def read(job, out):
@@ -51,16 +54,52 @@ def read(job, out):
         return None
     if not (run.finished and (directory / "statistics.json").is_file()):
         return None
+    if job.timed and run.virtual_ranks > 1:
+        raise UsageError(f"{directory} has virtual ranks; its times don't count")
+    _check(job, directory, run.arguments, run.n_ranks)
+    return run
+
+
+def _check(job, directory, arguments, n_ranks):
     wanted = {flag.replace("-", "_"): value for flag, value in job.flags}
     wanted["ranks"] = job.ranks
-    found = {**run.arguments, "ranks": run.n_ranks}
+    found = {**arguments, "ranks": n_ranks}
     for name, value in wanted.items():
         if found.get(name) != value:
             raise UsageError(
                 f"{directory} was made with {name} {found.get(name)}, not {value}; "
                 "choose another --out"
             )
-    return run
+
+
+def has_diverged(job, out):
+    """Tell whether a run that may end early has ended at a loss that is not finite.
+
+    Args:
+        job (Job): The run.
+        out (str): Directory that gathers all.
+
+    Raises:
+        UsageError: If its directory holds another run.
+    """
+    if not job.ends_early:
+        return False
+    directory = job.directory(out)
+    try:
+        record = read_json(directory / "args.json")
+        if not record.get("diverged"):
+            return False
+        _check(job, directory, record["arguments"], record["n_ranks"])
+    except (BrokenRun, AttributeError, KeyError):
+        return False
+    return True
+
+
+def accuracy(job, out):
+    """Return the final test accuracy of a finished run; chance if it has diverged."""
+    if has_diverged(job, out):
+        return CHANCE
+    return read(job, out).final_accuracy
 
 
 def set_aside(job, out):

@@ -9,6 +9,8 @@ from chainer_crossbn.experiments import (
     costs,
     figures,
     machine,
+    map_figures,
+    map_report,
     profiled,
     records,
     results,
@@ -17,7 +19,8 @@ from chainer_crossbn.experiments import (
     tables,
 )
 from chainer_crossbn.experiments.claims import CLAIMS
-from chainer_crossbn.experiments.definitions import beyond, experiments
+from chainer_crossbn.experiments.definitions import every, experiments
+from chainer_crossbn.experiments.learning_rate_map import MapResults
 from chainer_crossbn.plotting import files, networks, style
 
 NAME = "REPRODUCTION.md"
@@ -57,29 +60,30 @@ def write(scale, out, path=None):
     """
     path = Path(path or Path(out, NAME))
     found = results.Results(scale, out)
-    every = experiments(scale) + beyond(scale)
-    settings = dict.fromkeys(s for e in every for s in e.settings)
+    settings = dict.fromkeys(s for e in every(scale) for s in e.settings)
     runs = found.runs(settings)
     if not runs:
         raise UsageError(f"no finished run of scale {scale.name} in {out}")
+    of_map = MapResults(scale, out)
     folder = Path(out, "figures")
     try:
         if path.exists() and not path.read_bytes().startswith(_SIGNATURE.encode()):
             raise UsageError(f"{path} is not a report of this program; move it away")
         with style.applied():
-            drawn = figures.draw(found)
+            drawn = {**figures.draw(found), **map_figures.draw(of_map)}
             files.write(list(drawn.items()), folder, suffixes=("png",))
         shown = {
             name: os.path.relpath(folder / f"{name}.png", path.parent) for name in drawn
         }
-        text = _SIGNATURE + _text(found, runs, shown, path.parent)
+        section = map_report.section(of_map, shown)
+        text = _SIGNATURE + _text(found, runs, shown, path.parent, section)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"can't write {path}: {error.strerror}") from None
     return path
 
 
-def _text(found, runs, shown, parent):
+def _text(found, runs, shown, parent, of_map):
     template = Template(Path(__file__).with_name("template.md").read_text("utf-8"))
     scale, out = found.scale, found.out
     judged = [(claim, claim.judged(found)) for claim in CLAIMS]
@@ -97,9 +101,12 @@ def _text(found, runs, shown, parent):
         summary=_summary(judged),
         judgements="\n\n".join(_judgement(*pair) for pair in judged),
         notes=notes.read_text("utf-8").strip() + "\n\n" if notes.exists() else "",
-        experiments="\n\n".join(_experiments(experiments(scale), found, shown)),
-        beyond="\n\n".join(_experiments(found.beyond(), found, shown, False))
+        experiments="\n\n".join(
+            _experiments(experiments(scale) + found.optional(), found, shown)
+        ),
+        beyond="\n\n".join(_experiments(found.beyond(), found, shown))
         or 'Nothing of it was run: `ONLY="deep sizes"`.',
+        map=of_map,
         profile=_profile(found, shown),
         scaling=_scaling(found, parent),
         rule=found.rule,
@@ -135,20 +142,20 @@ def _judgement(claim, judgement):
     )
 
 
-def _experiments(described, found, shown, timed=True):
+def _experiments(described, found, shown):
     for experiment in described:
         name = experiment.name
-        if not found.runs(experiment.settings):
-            continue
+        if name == "profile" or not found.runs(experiment.settings):
+            continue  # profiles have a section of their own
         parts = [f"### {experiment.title}"]
         if name in shown:
             parts.append(f"![{experiment.title}]({shown[name]})")
-        if name == "table2":
+        if name in ("table2", "variants"):
             parts.append(tables.times(found, experiment.settings))
         elif name in ("rates", "rates2"):
             parts.append(tables.rates(found, experiment.settings))
         else:
-            parts.append(tables.runs(found, experiment.settings, timed))
+            parts.append(tables.runs(found, experiment.settings))
         if name == "sweep" and "deviations" in shown:
             parts.append(f"![Local statistics]({shown['deviations']})")
         yield "\n\n".join(parts)

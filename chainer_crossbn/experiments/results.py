@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 from chainer_crossbn.experiments import (
     definitions,
@@ -18,6 +17,8 @@ READINGS = {
     "rank0": "rank 0's own",
     "within": "the variance between ranks left out",
 }
+
+LEAST_SEEDS = 3  # fewer tell nothing of claims 1 to 6
 
 
 class NotRun(Exception):
@@ -37,7 +38,10 @@ class Results:
         rule (Rule): Initial weights and learning rate of all runs.
         scaling (dict or None): What the model of an iteration's time says; ``None``
             where its runs are missing.
+        least_seeds (int): Seeds without which nothing is told of claims 1 to 6.
     """
+
+    least_seeds = LEAST_SEEDS
 
     def __init__(self, scale, out):
         self.scale = scale
@@ -45,6 +49,11 @@ class Results:
         self.rule = search.chosen(out)
         self.scaling = scaling_runs.model(scale, out)
         self._by_setting = {}
+
+    @property
+    def n_test(self):
+        """Test images of each run."""
+        return self.scale.test_size or 10_000
 
     def by_seed(self, setting):
         """Return the finished runs of a setting.
@@ -61,8 +70,9 @@ class Results:
         return self._by_setting[setting]
 
     def _read(self, setting):
-        pattern = re.compile(re.escape(jobs.words(setting)) + r"-s(0|[1-9]\d*)")
-        names = [path.name for path in Path(self.out).glob("*-s*")]
+        first = jobs.of(setting, self.scale, self.rule, 0).directory(self.out)
+        pattern = re.compile(re.escape(first.name[:-1]) + r"(0|[1-9]\d*)")
+        names = [path.name for path in first.parent.glob("*-s*")]
         seeds = sorted(int(m[1]) for m in map(pattern.fullmatch, names) if m)
         found = {}
         for seed in seeds:
@@ -76,17 +86,25 @@ class Results:
         """Return all finished runs of some settings as a list."""
         return [run for setting in settings for run in self.by_seed(setting).values()]
 
+    def optional(self):
+        """Return the optional experiments that have a run of their own."""
+        return self._with_own_runs(definitions.optional(self.scale))
+
     def beyond(self):
         """Return the experiments beyond the paper that have a run of their own."""
-        return [
-            experiment
-            for experiment in definitions.beyond(self.scale)
-            if self.runs(s for s in experiment.settings if s.options)
-        ]
+        return self._with_own_runs(definitions.beyond(self.scale))
 
-    def first(self, setting):
-        """Return the finished run of the first seed, in a list, which may be empty."""
-        return list(self.by_seed(setting).values())[:1]
+    def _with_own_runs(self, described):
+        shared = {
+            setting
+            for experiment in definitions.experiments(self.scale)
+            for setting in experiment.settings
+        }
+        return tuple(
+            experiment
+            for experiment in described
+            if self.runs(s for s in experiment.settings if s not in shared)
+        )
 
     def paired(self, *settings):
         """Return the runs that some settings have of the same seed.
@@ -108,7 +126,7 @@ def tested(run, reading):
     """Return the final test accuracy of a run.
 
     Args:
-        run (Run): A finished run.
+        run (Run): A finished run, or the stand-in for one that has diverged.
         reading (str): One of :data:`READINGS`; they differ for normalBN alone.
 
     Returns:
@@ -135,4 +153,7 @@ def record(run):
 
 
 def _statistics(run):
-    return json.loads((run.directory / "statistics.json").read_text())
+    path = run.directory / "statistics.json"
+    if not path.exists():  # the run has diverged, and so ended early
+        return {"test": {}, "layers": []}
+    return json.loads(path.read_text())

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 REFERENCE_GLOBAL_BATCH = 512
 # How the learning rate goes with the global batch size: name -> exponent.
-POWERS = {"sqrt": 0.5, "linear": 1.0}
+POWERS = {"constant": 0.0, "sqrt": 0.5, "linear": 1.0}
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,13 @@ class Rule:
         return float(f"{self.base_rate * share:.4g}")
 
     def __str__(self):
+        start = f"{self.init} initialization, learning rate {self.base_rate:g}"
+        if self.scaling == "constant":
+            return f"{start} at every batch size"
         how = {"sqrt": "the square root of", "linear": "in proportion to"}
         return (
-            f"{self.init} initialization, learning rate {self.base_rate:g} at a global "
-            f"batch of {REFERENCE_GLOBAL_BATCH}, going with {how[self.scaling]} it"
+            f"{start} at a global batch of {REFERENCE_GLOBAL_BATCH}, going with "
+            f"{how[self.scaling]} it"
         )
 
 

@@ -14,15 +14,16 @@ from pathlib import Path
 from chainer_crossbn.command_line import UsageError
 from chainer_crossbn.experiments import jobs, records
 from chainer_crossbn.experiments.definitions import Setting
-from chainer_crossbn.experiments.rule import POWERS, STANDARD, Rule
+from chainer_crossbn.experiments.rule import STANDARD, Rule
 
 NAME = "search"
 TITLE = "Search of initialization and learning rate, before all others"
 INITS = ("he", "lecun")
 BASE_RATES = (0.005, 0.01, 0.02, 0.04)
+SCALINGS = ("sqrt", "linear")
 
 _FILE = "search.json"
-_COMMITTED = Path(__file__).resolve().parents[2] / "reproduction" / _FILE
+_COMMITTED = Path(__file__).resolve().parents[2] / "reproduction" / "laptop" / _FILE
 
 
 def planned(scale):
@@ -115,7 +116,7 @@ def _rule(entry):
 
 
 def _rules():
-    return [Rule(*values) for values in itertools.product(INITS, BASE_RATES, POWERS)]
+    return [Rule(*values) for values in itertools.product(INITS, BASE_RATES, SCALINGS)]
 
 
 def _jobs(rule, scale):

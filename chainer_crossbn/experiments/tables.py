@@ -5,20 +5,19 @@ import numpy as np
 from chainer_crossbn.experiments import rule
 from chainer_crossbn.experiments.definitions import Setting
 from chainer_crossbn.plotting import networks
-from chainer_crossbn.plotting.papers import PAPER_SECONDS
+from chainer_crossbn.plotting.papers import AS_WRITTEN_SECONDS
 from chainer_crossbn.plotting.runs import TRAIN_ACCURACY
 
 _ACROSS = "---"
 _MISSING = "–"
 
 
-def runs(results, settings, timed=True):
+def runs(results, settings):
     """What became of some settings: a line for each that has finished runs.
 
     Args:
         results (Results): The finished runs.
         settings (iterable of Setting): In the order of the lines.
-        timed (bool): Whether to give the times of the first seed.
 
     Returns:
         str: The table.
@@ -26,16 +25,11 @@ def runs(results, settings, timed=True):
     sizes = {run.dataset["train"] for run in results.runs(settings)}
     head = ("network", "batch", *(("images",) if len(sizes) > 1 else ()))
     head += ("learning rate", "seeds", "test [%]", "training [%]")
-    head += ("total [s]", "ms an image") if timed else ()
     lines = []
     for setting in settings:
         found = results.runs([setting])
         if not found:
             continue
-        times = ()
-        if timed:
-            (first,) = results.first(setting)
-            times = f"{first.total_time:.0f}", f"{1e3 * seconds_per_image(first):.2f}"
         lines.append(
             (
                 networks.name(found[0].network),
@@ -45,7 +39,6 @@ def runs(results, settings, timed=True):
                 len(found),
                 _spread([100 * run.final_accuracy for run in found], ".1f"),
                 _spread([_training(run) for run in found], ".1f"),
-                *times,
             )
         )
     return markdown(head, lines)
@@ -63,15 +56,15 @@ def times(results, settings):
     """
     head = ("network", "seeds", "total [s]", "to normalBN", "to noBN", "training [s]")
     head += ("to normalBN", "paper [s]", "to normalBN", "to noBN")
-    normal = results.runs([Setting("normal", 64)])
-    none = results.runs([Setting("none", 64)])
+    normal = results.runs([Setting("normal", 64, timed=True)])
+    none = results.runs([Setting("none", 64, timed=True)])
     lines = []
     for setting in settings:
         found = results.runs([setting])
         if not found:
             continue
         total, training = _median(found, "total_time"), _median(found, "train_time")
-        theirs = PAPER_SECONDS.get(setting.bn)
+        theirs = AS_WRITTEN_SECONDS.get(setting.bn)
         lines.append(
             (
                 networks.name(found[0].network),
@@ -82,8 +75,8 @@ def times(results, settings):
                 _spread([run.train_time for run in found], ".1f"),
                 _quotient(training, _median(normal, "train_time")),
                 theirs or _MISSING,
-                _quotient(theirs, PAPER_SECONDS["normal"]),
-                _quotient(theirs, PAPER_SECONDS["none"]),
+                _quotient(theirs, AS_WRITTEN_SECONDS["normal"]),
+                _quotient(theirs, AS_WRITTEN_SECONDS["none"]),
             )
         )
     return markdown(head, lines)
@@ -162,11 +155,6 @@ def machines(paper, found, record):
         ("", "the paper: TSUBAME-KFC", *names),
         [(row, text, *(c.get(row, _MISSING) for c in columns)) for row, text in paper],
     )
-
-
-def seconds_per_image(run):
-    """Return the training time of a run per image, of all ranks, in seconds."""
-    return run.epoch_time / run.dataset["train"]
 
 
 def _training(run):
