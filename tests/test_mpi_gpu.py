@@ -7,6 +7,7 @@ import cuda_on_host
 import numpy as np
 import pytest
 from mpi import ROOT, TRAIN, mpiexec, run_tests, stand_in
+from reference import error
 
 RANKS = ROOT / "tests" / "ranks"
 SMALL = ("--dataset", "synthetic", "--train-size", 40, "--test-size", 20)
@@ -42,14 +43,14 @@ def errors_of(n_ranks, fault, iteration, env):
     "fault", ["order", "channels", "skip", "skip the last", "part of backward"]
 )
 def test_the_first_iteration_is_checked_beforehand(fault, env):
-    for error in errors_of(2, fault, 1, env):
-        assert error.startswith("the ranks did not all reach the same layer: rank 0")
+    for message in errors_of(2, fault, 1, env):
+        assert message.startswith("the ranks did not all reach the same layer: rank 0")
 
 
 @pytest.mark.parametrize("n_ranks,fault", [(2, "skip"), (3, "order")])
 def test_an_order_that_was_not_seen_before(n_ranks, fault, env):
-    for error in errors_of(n_ranks, fault, 5, env):
-        assert error.startswith("the ranks did not all reach the same layer: rank 0")
+    for message in errors_of(n_ranks, fault, 5, env):
+        assert message.startswith("the ranks did not all reach the same layer: rank 0")
 
 
 @pytest.mark.parametrize("n_ranks", [2, 3])
@@ -57,13 +58,13 @@ def test_known_ways_are_told_apart_by_what_comes_back(n_ranks, env):
     where = ["/second forward (9 numbers)"] * (n_ranks - 1)
     where.append("/third forward (9 numbers)")
     places = "; ".join(f"rank {rank} is at {at}" for rank, at in enumerate(where))
-    for error in errors_of(n_ranks, "other", 6, env):
-        assert error == f"the ranks did not all reach the same layer: {places}"
+    for message in errors_of(n_ranks, "other", 6, env):
+        assert message == f"the ranks did not all reach the same layer: {places}"
 
 
 def test_a_silent_rank_is_no_hang(env):
-    for error in errors_of(2, "no backward", 5, env):
-        assert error.startswith("the ranks did not all reach the same layer")
+    for message in errors_of(2, "no backward", 5, env):
+        assert message.startswith("the ranks did not all reach the same layer")
 
 
 def test_without_a_fault_there_is_no_error(env):
@@ -168,6 +169,26 @@ def test_training_is_that_of_cpus(
             assert abs(log[0][key] - expected_log[0][key]) < 1e-3
     for name in expected:
         assert np.abs(model[name] - expected[name]).max(initial=0) < 1e-2, name
+
+
+@pytest.mark.parametrize("bn", ["normal", "multigpu"])
+def test_a_gpu_stands_for_several(bn, env, tmp_path):
+    flags = (*SMALL, "--bn", bn, "--dropout", 0)
+    env = {**env, "CHAINER_DTYPE": "float64"}
+    on_cpu = mpiexec(2, TRAIN, *flags, "--cpu", "--out", tmp_path / "cpu", env=env)
+    flags_of_gpu = "--gpu", "--communicator", "staged", "--virtual-ranks", 2
+    virtual = (*flags, *flags_of_gpu, "--out", tmp_path / "gpu")
+    on_gpu = mpiexec(1, TRAIN, *virtual, env=stand_in(env), timeout=240)
+    assert on_cpu.returncode == on_gpu.returncode == 0, on_cpu.stderr + on_gpu.stderr
+    (record, log, model), (expected_record, expected_log, expected) = (
+        read(tmp_path / name) for name in ("gpu", "cpu")
+    )
+    assert record["device"] == "GPU" and record["n_ranks"] == 2
+    assert expected_record["device"] == "CPU" and expected_record["n_ranks"] == 2
+    for key in ("main/loss", "validation/main/loss"):
+        assert error(log[0][key], expected_log[0][key]) < 1e-8
+    for name in expected:
+        assert error(model[name], expected[name]) < 1e-8, name
 
 
 def test_a_launcher_may_show_each_rank_a_gpu_of_its_own(env, tmp_path):

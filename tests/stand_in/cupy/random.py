@@ -19,3 +19,11 @@ def uniform(low=0.0, high=1.0, size=None, dtype=float):
 
 def normal(loc=0.0, scale=1.0, size=None, dtype=float):
     return wrap(_state.normal(loc, scale, size).astype(dtype))
+
+
+class RandomState:
+    def __init__(self, seed=None):
+        self._state = numpy.random.RandomState(seed)
+
+    def random_sample(self, size=None, dtype=float):
+        return wrap(self._state.random_sample(size).astype(dtype))
