@@ -1,4 +1,4 @@
-# The Python that .venv is made with: a command or a path, 3.9 to 3.13.
+# The Python that .venv is made with: a command or a path, 3.9 or newer.
 PYTHON ?= python3
 # mpich: the PyPI wheel, inside .venv. system: mpiexec on PATH, and its library.
 MPI ?= mpich
@@ -67,7 +67,7 @@ help:
 	@echo "make bench  compare speed with ChainerMN and PyTorch; QUICK=1: one round"
 	@echo "make venv   build .venv, as the others do when they need it"
 	@echo "make clean  remove .venv and caches"
-	@echo "PYTHON=python3.12 picks the Python (3.9 to 3.13), MPI=system the system's MPI."
+	@echo "PYTHON=python3.12 picks the Python (3.9 or newer), MPI=system the system's MPI."
 
 demo: venv
 	@export $(IN_VENV); out=result/demo; \
@@ -120,8 +120,8 @@ $(BENCH)/made: requirements.txt pyproject.toml
 venv: $(STAMP)
 
 $(STAMP): requirements.txt pyproject.toml
-	@case "$(VERSION)" in 3.9.*|3.1[0-3].*) ;; *) \
-	    echo "Python 3.9 to 3.13 is needed, $(PYTHON) is $(or $(VERSION),not found):" \
+	@case "$(VERSION)" in 3.9.*|3.[1-9][0-9].*) ;; *) \
+	    echo "Python 3.9 or newer is needed, $(PYTHON) is $(or $(VERSION),not found):" \
 	        "name one, as in: make PYTHON=python3.12"; exit 1;; esac
 	@"$(BASE_PYTHON)" -c "import ensurepip, venv" || { \
 	    echo "$(PYTHON) cannot make a venv: install its venv package"; exit 1; }
