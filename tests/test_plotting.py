@@ -636,20 +636,16 @@ def test_long_epoch_in_plain_digits(tmp_path):
     assert bars_of(ax)[1] == ["1,234 s   ×1.00"]
 
 
-def test_final_accuracies_and_times(tmp_path):
+def test_final_accuracies(tmp_path):
     for seed, shift in enumerate((-0.1, 0.0, 0.2)):
         write_run(tmp_path, "normal", log=epochs("normal", shift), seed=seed)
     write_run(tmp_path, "none")
-    groups = groups_of(tmp_path)
-    (alone,) = bars.finals(groups, "Finals").axes
-    figure = bars.finals(groups, "Finals", timed=groups)
-    accuracy, time = figure.axes
-    assert len(alone.patches) == len(accuracy.patches)
-    assert [bar.get_width() for bar in accuracy.patches] == [43.75, 43.75]
-    assert [bar.get_width() for bar in time.patches] == [9, 10]
-    ticks = [text.get_text() for text in accuracy.get_yticklabels()]
+    figure = bars.finals(groups_of(tmp_path), "Finals")
+    (ax,) = figure.axes
+    assert [bar.get_width() for bar in ax.patches] == [43.75, 43.75]
+    ticks = [text.get_text() for text in ax.get_yticklabels()]
     assert ticks == ["noBN, batch 64", "normalBN, batch 64"]
-    (whisker,) = accuracy.containers[-1].lines[2]
+    (whisker,) = ax.containers[-1].lines[2]
     ends = [segment[:, 0].tolist() for segment in whisker.get_segments()]
     assert ends[-1] == pytest.approx([33.75, 63.75])
     assert any("median of 1 seed or 3 seeds" in text for text in words_of(figure))
