@@ -121,9 +121,8 @@ def differences(record, manifest, versions, n_processes, virtual_ranks):
 
 
 def _ranks(n_ranks, virtual_ranks):
-    if virtual_ranks == 1:
-        return f"{n_ranks} ranks"
-    return f"{n_ranks} ranks, {virtual_ranks} per process"
+    ranks = "1 rank" if n_ranks == 1 else f"{n_ranks} ranks"
+    return ranks if virtual_ranks == 1 else f"{ranks} ({virtual_ranks} per process)"
 
 
 def last_seen(record):
