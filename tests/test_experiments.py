@@ -15,6 +15,7 @@ from mpi import ROOT
 
 from chainer_crossbn import experiments
 from chainer_crossbn.experiments import (
+    chosen_rules,
     definitions,
     figures,
     jobs,
@@ -26,6 +27,7 @@ from chainer_crossbn.experiments.rule import STANDARD, Rule
 
 SMOKE = definitions.SCALES["smoke"]
 LAPTOP = definitions.SCALES["laptop"]
+DESKTOP = definitions.SCALES["desktop"]
 EXPERIMENTS = ["fig3", "fig4", "fig5", "table2", "sweep", "rates", "profile"]
 STATISTICS = "statistics.json"
 BEYOND = ["variants", "rates2", "layers", "comparators"]
@@ -122,14 +124,14 @@ def one_error(capsys, *words):
 
 @pytest.mark.parametrize("scale", definitions.SCALES.values(), ids=lambda s: s.name)
 def test_runs_differ_in_name_exactly_where_they_differ(scale):
-    plan = jobs.planned(definitions.every(scale), scale, STANDARD, seeds=2)
+    plan = jobs.planned(definitions.every(scale), scale, [STANDARD], seeds=2)
     different = {(job.flags, job.timed) for job in plan}
     assert len(different) == len({job.name for job in plan}) == len(plan)
 
 
 def test_runs_are_shared_and_seeds_come_in_turn():
     fig3, fig4 = definitions.experiments(LAPTOP)[:2]
-    plan = jobs.planned([fig3, fig4], LAPTOP, STANDARD, seeds=2)
+    plan = jobs.planned([fig3, fig4], LAPTOP, [STANDARD], seeds=2)
     first = ["none-b64", "normal-b64", "multigpu-b64", "multigpu-b2", "normal-b2"]
     rates = {"b64": "he-lr0.01", "b2": "he-lr0.001768"}
     assert [j.name for j in plan] == [
@@ -140,7 +142,7 @@ def test_runs_are_shared_and_seeds_come_in_turn():
 
 
 def test_compared_runs_have_the_same_epochs():
-    plan = jobs.planned(definitions.experiments(LAPTOP), LAPTOP, STANDARD, seeds=3)
+    plan = jobs.planned(definitions.experiments(LAPTOP), LAPTOP, [STANDARD], seeds=3)
     found = {(job.timed, dict(job.flags)["epoch"]) for job in plan}
     assert found == {(False, LAPTOP.epochs), (True, LAPTOP.timed_epochs)}
     assert {dict(job.flags)["train-size"] for job in plan} == {LAPTOP.train_size}
@@ -156,11 +158,118 @@ def test_learning_rate_follows_the_global_batch():
 
 def test_learning_rates_are_multiples_of_the_standard_one():
     (rates,) = [e for e in definitions.experiments(LAPTOP) if e.name == "rates"]
-    plan = jobs.planned([rates], LAPTOP, STANDARD, seeds=3)
+    plan = jobs.planned([rates], LAPTOP, [STANDARD], seeds=3)
     found = {dict(job.flags)["lr"] for job in plan}
     assert found == {0.0025, 0.005, 0.01, 0.02, 0.04, 0.08}
     # one of them is the run of fig3
     assert "runs/none-b64-he-lr0.01-s0" in {job.name for job in plan}
+
+
+# Two rules
+
+CONSTANT, BEST = Rule("he", 0.016, "constant"), Rule("he", 0.016, "sqrt")
+
+
+def write_rules(out, constant=CONSTANT, best=BEST):
+    """Write what a map has chosen, as far as it is read."""
+    out.mkdir(parents=True, exist_ok=True)
+    rules = {"constant": vars(constant), "best": vars(best)}
+    (out / "map.json").write_text(json.dumps(rules))
+
+
+@pytest.fixture
+def no_committed_rules(monkeypatch, tmp_path):
+    monkeypatch.setattr(chosen_rules, "_COMMITTED", tmp_path / "none")
+
+
+def desktop(out, *words):
+    return experiments.main(["--scale", "desktop", "--out", str(out), *words])
+
+
+def planned_at_desktop(out, capsys, *words):
+    """Return pairs of a run's name and its learning rate, in their order."""
+    assert desktop(out, "--dry-run", *words) == 0
+    commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    return [
+        (
+            command[command.index("--name") + 1],
+            float(command[command.index("--lr") + 1]),
+        )
+        for command in commands
+    ]
+
+
+def test_a_scale_under_two_rules_runs_one_after_the_other(
+    out, capsys, no_committed_rules
+):
+    write_rules(out)
+    words = "--only", "fig4", "--seeds", "2"
+    assert [name for name, _ in planned_at_desktop(out, capsys, *words)] == [
+        "normal-b64-he-lr0.016-s0",
+        "multigpu-b2-he-lr0.016-s0",
+        "normal-b2-he-lr0.016-s0",
+        "normal-b64-he-lr0.016-s1",
+        "multigpu-b2-he-lr0.016-s1",
+        "normal-b2-he-lr0.016-s1",
+        # The run of batch size 64 is the same.
+        "multigpu-b2-he-lr0.002828-s0",
+        "normal-b2-he-lr0.002828-s0",
+        "multigpu-b2-he-lr0.002828-s1",
+        "normal-b2-he-lr0.002828-s1",
+    ]
+
+
+def test_a_scale_under_two_rules_has_each_run_once(out, capsys, no_committed_rules):
+    write_rules(out, best=Rule("lecun", 0.032, "sqrt"))
+    plan = planned_at_desktop(out, capsys)
+    names = [name for name, _ in plan]
+    assert len(set(names)) == len(names) == 2 * 27 + 16
+    timed = [rate for name, rate in plan if "-lr" not in name]
+    assert timed == [0.016] * 16
+
+
+def test_equal_rules_are_one(out, capsys, no_committed_rules):
+    write_rules(out, best=CONSTANT)
+    assert len(planned_at_desktop(out, capsys)) == 27 + 16
+
+
+def test_rules_that_come_with_the_package_are_the_last_resort(
+    out, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(chosen_rules, "_COMMITTED", tmp_path / "map.json")
+    write_rules(tmp_path, constant=Rule("he", 0.5, "constant"))
+    words = "--only", "fig3", "--seeds", "1"
+    assert planned_at_desktop(out, capsys, *words)[0][1] == 0.5
+    write_rules(out)
+    assert planned_at_desktop(out, capsys, *words)[0][1] == 0.016
+
+
+@pytest.mark.parametrize("words", [("--dry-run",), ("--list",), ("--report-only",)])
+def test_two_rules_that_are_missing(out, capsys, no_committed_rules, words):
+    assert desktop(out, *words) == 2
+    assert one_error(capsys, "run --only map at laptop scale first: no ", str(out))
+    assert not out.exists()
+
+
+def test_list_at_desktop_scale(out, capsys, no_committed_rules):
+    write_rules(out)
+    assert desktop(out, "--list") == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == (f"scale desktop, constant rule: {CONSTANT}; best rule: {BEST}")
+    assert [line.split()[0] for line in lines] == [
+        *("fig3", "fig4", "fig5", "table2", "sweep", "profile"),
+        *("variants", "layers", "comparators", "(paper)"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["map", "search", "rates", "rates2", "scaling", "large"]
+)
+def test_what_desktop_scale_does_not_have(out, capsys, name):
+    assert desktop(out, "--only", name) == 2
+    message = f"--only: the desktop scale has no {name}; run it at laptop scale"
+    assert one_error(capsys, message)
+    assert not out.exists()
 
 
 # The command
@@ -221,6 +330,8 @@ def test_job_scripts(out, capsys):
         (("--scale", "laptop", "--data", "none/such"), "no file or directory none/s"),
         (("--print-jobs", "pbs"), "invalid choice: 'pbs'"),
         (("--dry-run", "--list"), "not allowed with"),
+        (("--quick-check", "."), "--quick-check goes with --scale desktop"),
+        (("--scale", "desktop", "--quick-check", "none/such"), "no directory none/s"),
         (("fig3",), "unrecognized arguments: fig3"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -396,7 +507,7 @@ def test_smoke(out):
     # Of the paper, of times, and beyond: others differ in flags.
     names = "fig3", "table2", "scaling", "large"
     command = [sys.executable, "-m", "chainer_crossbn.experiments", "--scale", "smoke"]
-    command += ["--out", str(out), "--only", *names]
+    command += ["--out", str(out), "--jobs", "1", "--only", *names]
     options = {"cwd": ROOT, "text": True, "stderr": subprocess.PIPE}
     options["env"] = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, **options)
@@ -415,7 +526,7 @@ def test_smoke(out):
     assert (out / f"{NONE}.broken-1").is_dir()
     chosen = [e for e in definitions.every(SMOKE) if e.name in names]
     assert len(chosen) == len(names) - 1  # of iterations' times there is no experiment
-    for job in jobs.planned(chosen, SMOKE, search.chosen(out), SMOKE.seeds):
+    for job in jobs.planned(chosen, SMOKE, [search.chosen(out)], SMOKE.seeds):
         assert records.state(job, out) == records.FINISHED, job.name
     # Nothing else is kept of them.
     kept = {".lock", "args.json", "log", "profile.json", STATISTICS}
@@ -423,7 +534,7 @@ def test_smoke(out):
     text = (out / "REPRODUCTION.md").read_text()
     # One more is of the model of the time of an iteration.
     assert len(list((out / "figures").iterdir())) + 1 == text.count("![") == 10
-    for path in re.findall(r"\]\((\S+)\)", text):
+    for path in re.findall(r"\]\(([^#\s]\S*)\)", text):
         assert (out / path).is_file(), path
     assert "| 7 |" in text and "not run: scaling" not in text
 
@@ -492,7 +603,7 @@ def test_no_chainer_and_no_mpi():
 
 
 def test_state(fake, out):
-    (job,) = jobs.planned(definitions.experiments(SMOKE)[:1], SMOKE, STANDARD, 1)[:1]
+    (job,) = jobs.planned(definitions.experiments(SMOKE)[:1], SMOKE, [STANDARD], 1)[:1]
     assert records.state(job, out) == records.MISSING
     job.directory(out).mkdir(parents=True)
     assert records.state(job, out) == records.BROKEN

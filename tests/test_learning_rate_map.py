@@ -34,8 +34,9 @@ DIVERGED = "diverged"
 
 
 @pytest.fixture(autouse=True)
-def no_committed_search(monkeypatch, tmp_path):
-    monkeypatch.setattr(search, "_COMMITTED", tmp_path / "none")
+def no_committed_rules(monkeypatch, tmp_path):
+    for module in (search, chosen_rules):
+        monkeypatch.setattr(module, "_COMMITTED", tmp_path / "none")
 
 
 def write_run(out, job, found):
@@ -323,7 +324,7 @@ def test_no_rules_without_all_of_normalBN_at_64(tmp_path):
     found = write_map(tmp_path, LAPTOP, accuracies)
     with pytest.raises(NotRun, match="1 of 16 runs of normalBN at 64"):
         chosen_rules.conclude(found)
-    with pytest.raises(UsageError, match="run --only map first"):
+    with pytest.raises(UsageError, match="run --only map at laptop scale first"):
         chosen_rules.chosen(tmp_path)
 
 

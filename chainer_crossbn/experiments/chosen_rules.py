@@ -24,6 +24,7 @@ from chainer_crossbn.experiments.rule import Rule
 from chainer_crossbn.plotting import networks
 
 _FILE = "map.json"
+_COMMITTED = Path(__file__).resolve().parents[2] / "reproduction" / "laptop" / _FILE
 _BN, _BATCH = "normal", 64
 
 
@@ -97,7 +98,8 @@ def chosen(out):
     """Return the rules that were chosen.
 
     Args:
-        out (str): Directory that gathers all.
+        out (str): Directory that gathers all. Without a choice in it the one that
+            comes with this package counts.
 
     Returns:
         ChosenRules: As :func:`conclude` has written them.
@@ -105,13 +107,17 @@ def chosen(out):
     Raises:
         UsageError: If they have not been chosen, or can't be read.
     """
-    path = Path(out, _FILE)
-    try:
-        return of(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise UsageError(f"no {path}; run --only map first") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"can't read {path}: {error!r}; run --only map") from None
+    for path in (Path(out, _FILE), _COMMITTED):
+        try:
+            return of(json.loads(path.read_text()))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"can't read {path}: {error!r}; run --only map") from None
+    raise UsageError(
+        f"run --only map at laptop scale first: no {Path(out, _FILE)}, and no "
+        f"{_COMMITTED}"
+    )
 
 
 def of(found):

@@ -1,28 +1,32 @@
 """The paper's claims, and by what each is judged.
 
 A claim is made of parts that are true, false, or not to be told. It holds if all are
-true, and does not if one is false. Accuracies of two networks are compared seed by
-seed. They are *alike* if the median of the differences is below the margin, which is
+true, and does not if one is false. The first part that is false decides, else the first
+that can't be told, else the first of all. Accuracies of two networks are compared seed
+by seed. They are *alike* if the median of the differences is below the margin, which is
 twice the standard error of a difference of two accuracies, each measured on all test
 images: 2 * sqrt(0.5 / n). They *differ* if it is not, and all seeds have the same sign;
 else it can't be told. Fewer than three seeds tell nothing of claims 1 to 6, unless the
 results ask for fewer.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Callable
 
 import numpy as np
 
-from chainer_crossbn.experiments.definitions import Setting
-from chainer_crossbn.experiments.results import (
-    LEAST_SEEDS,
-    READINGS,
-    NotRun,
-    deviations,
-    tested,
+from chainer_crossbn.experiments import comparisons
+from chainer_crossbn.experiments.comparisons import (
+    Part,
+    alike,
+    differ,
+    margin,
+    more,
+    spread,
 )
+from chainer_crossbn.experiments.definitions import Setting
+from chainer_crossbn.experiments.records import CHANCE
+from chainer_crossbn.experiments.results import LEAST_SEEDS, NotRun, deviations
 from chainer_crossbn.plotting import networks
 from chainer_crossbn.plotting.papers import PAPER_SECONDS
 from chainer_crossbn.plotting.runs import TRAIN_ACCURACY, TRAIN_LOSS
@@ -31,11 +35,13 @@ from chainer_crossbn.scaling import judging
 HOLDS = "holds"
 FAILS = "does not hold"
 UNCLEAR = "can't be told at this scale"
+NOT_RUN = "not run"
 
-_CHANCE = 0.1
-_NONE, _NORMAL, _MULTIGPU = (Setting(bn, 64) for bn in ("none", "normal", "multigpu"))
+_BNS = ("none", "normal", "multigpu")
+_NONE, _NORMAL, _MULTIGPU = (Setting(bn, 64) for bn in _BNS)
 _NORMAL_2, _MULTIGPU_2 = Setting("normal", 2), Setting("multigpu", 2)
 _NORMAL_4, _MULTIGPU_4 = Setting("normal", 4), Setting("multigpu", 4)
+_TIMED = tuple(Setting(bn, 64, timed=True) for bn in (*_BNS, "paper"))
 
 _RATIO = PAPER_SECONDS["multigpu"] / PAPER_SECONDS["normal"]
 _RATIO_WITHIN = 0.1
@@ -48,10 +54,12 @@ class Judgement:
 
     Attributes:
         verdict (str): :data:`HOLDS`, :data:`FAILS` or :data:`UNCLEAR`.
-        found (tuple of str): The numbers, in sentences without a full stop.
+        deciding (str): The number that decides, in a few words.
+        found (tuple of str): All numbers, in sentences without a full stop.
     """
 
     verdict: str
+    deciding: str
     found: tuple
 
 
@@ -65,28 +73,22 @@ class Claim:
         criterion (str): When it holds.
         judge (callable): From :class:`Results` to :class:`Judgement`; may raise
             :class:`NotRun`.
+        by_rule (bool): Whether it is judged under each rule for the learning rate. A
+            claim about time is not.
     """
 
     number: str
     paper: str
     criterion: str
     judge: Callable
+    by_rule: bool = True
 
     def judged(self, results):
         """Return the judgement; where runs are missing, that nothing can be told."""
         try:
             return self.judge(results)
         except NotRun as missing:
-            return Judgement(UNCLEAR, (f"not run: {missing}",))
-
-
-def margin(n_test):
-    """Return the difference of accuracies from which on two networks differ.
-
-    Args:
-        n_test (int): Number of test images.
-    """
-    return 2 * math.sqrt(0.5 / n_test)
+            return Judgement(UNCLEAR, NOT_RUN, (f"{NOT_RUN}: {missing}",))
 
 
 def faster(results):
@@ -95,12 +97,12 @@ def faster(results):
     for setting in (_NORMAL, _MULTIGPU):
         pairs = results.paired(setting, _NONE)
         for key, what in ((TRAIN_ACCURACY, "accuracy"), (TRAIN_LOSS, "loss")):
-            epochs = [_epochs_to_the_same(pair, key) for pair in pairs]
-            parts.append(_sooner(epochs) if _both_learn(pairs, results) else None)
-            ours, theirs = zip(*epochs)
+            what = f"training {what}"
+            part, ours, theirs = comparisons.sooner(results, pairs, key, what)
+            parts.append(part)
             found.append(
-                f"{_name(pairs[0][0])} takes {_range(ours, '.1f')} epochs to the "
-                f"training {what} that both reach, noBN {_range(theirs, '.1f')}"
+                f"{comparisons.name(pairs[0][0])} takes {spread(ours, '.1f')} epochs "
+                f"to the {what} that both reach, noBN {spread(theirs, '.1f')}"
             )
     return _judgement(parts, found, len(pairs), results.least_seeds)
 
@@ -110,7 +112,7 @@ def better_in_the_end(results):
     parts, found = [], []
     for setting in (_NORMAL, _MULTIGPU):
         pairs = results.paired(setting, _NONE)
-        its_parts, its_found = _under_each_reading(results, pairs, _more)
+        its_parts, its_found = comparisons.under_each_reading(results, pairs, more)
         parts += its_parts
         found += its_found
     return _judgement(parts, found, len(pairs), results.least_seeds)
@@ -119,72 +121,66 @@ def better_in_the_end(results):
 def alike_at_64(results):
     """Claim 2."""
     pairs = results.paired(_NORMAL, _MULTIGPU)
-    training = _alike(_training(pairs), results)
-    parts, found = _under_each_reading(results, pairs, _alike)
-    found.append(_accuracies("training", pairs, _training(pairs)))
-    parts.append(training)
-    return _judgement(parts, found, len(pairs), results.least_seeds)
+    return _in_test_and_training(results, pairs, alike, alike)
 
 
 def times(results):
     """Claim 3."""
-    bns = ("none", "normal", "multigpu", "paper")
-    runs = results.paired(*(Setting(bn, 64, timed=True) for bn in bns))
+    source = results.source(_TIMED)
+    runs = source.paired(*_TIMED)
     total = [[run.total_time for run in row] for row in runs]
     training = [[run.train_time for run in row] for row in runs]
-    ratios = [row[3] / row[1] for row in total]
-    low, high = _RATIO * (1 - _RATIO_WITHIN), _RATIO * (1 + _RATIO_WITHIN)
-    part = None
-    if low <= np.median(ratios) <= high:
-        part = True
-    elif max(ratios) < low or min(ratios) > high:
-        part = False
+    part = _as_in_the_paper([row[3] / row[1] for row in total])
     names = (
         (3, "multigpuBN as the paper writes it"),
         (2, "this package's multigpuBN"),
         (0, "noBN"),
     )
     found = [
-        f"{name} / normalBN {_range([row[i] / row[1] for row in total], '.2f')} in "
-        f"total time, {_range([row[i] / row[1] for row in training], '.2f')} in "
+        f"{name} / normalBN {spread([row[i] / row[1] for row in total], '.2f')} in "
+        f"total time, {spread([row[i] / row[1] for row in training], '.2f')} in "
         "training alone"
         for i, name in names
     ]
+    now = _judgement([part], found, len(runs))
+    ours = _as_in_the_paper([row[2] / row[1] for row in total])
+    before = _judgement([ours], (), len(runs))
+    found.append(
+        "the criterion has changed, because the claim is about the paper's program: "
+        "the old one, on this package's multigpuBN, gives the verdict "
+        f"*{before.verdict}* ({before.deciding}); the new one, on multigpuBN as the "
+        f"paper writes it, gives *{now.verdict}* ({now.deciding})"
+    )
+    if source is not results:
+        found.append(f"the times are those of the {source.scale.name} scale")
     return _judgement([part], found, len(runs))
 
 
 def multigpu_at_2(results):
     """Claim 4."""
     pairs = results.paired(_MULTIGPU_2, _NORMAL_2)
-    training = _training(pairs)
-    parts, found = _under_each_reading(results, pairs, _more)
-    parts.append(_more(training, results))
-    found.append(_accuracies("training", pairs, training))
-    parts.append(min(ours for ours, _ in training) > _CHANCE + _margin(results))
-    return _judgement(parts, found, len(pairs), results.least_seeds)
+    ours = [run for run, _ in pairs]
+    also = comparisons.learns(results, ours, "training")
+    return _in_test_and_training(results, pairs, more, more, also)
 
 
 def training_differs_and_test_does_not(results):
     """Claim 5."""
     pairs = results.paired(_MULTIGPU_2, _NORMAL)
-    parts, found = _under_each_reading(results, pairs, _alike)
-    alike = _alike(_training(pairs), results)
-    parts.append(None if alike is None else not alike)
-    found.append(_accuracies("training", pairs, _training(pairs)))
-    return _judgement(parts, found, len(pairs), results.least_seeds)
+    return _in_test_and_training(results, pairs, alike, differ)
 
 
 def normal_at_4(results):
     """Claim 6, normalBN."""
     pairs = results.paired(_NORMAL, _NORMAL_4)
-    parts, found = _under_each_reading(results, pairs, _more)
-    epochs = [_epochs_to_the_same(pair, TRAIN_ACCURACY) for pair in pairs]
-    parts.append(_sooner(epochs) if _both_learn(pairs, results) else None)
-    parts.append(_learns([small for _, small in pairs], results))
-    large, small = zip(*epochs)
+    parts, found = comparisons.under_each_reading(results, pairs, more)
+    what = "training accuracy"
+    part, large, small = comparisons.sooner(results, pairs, TRAIN_ACCURACY, what)
+    at_4 = [run for _, run in pairs]
+    parts += [part, comparisons.learns(results, at_4, "test")]
     found.append(
-        f"to the training accuracy that both reach it takes {_range(small, '.1f')} "
-        f"epochs at 4, {_range(large, '.1f')} at 64"
+        f"to the {what} that both reach it takes {spread(small, '.1f')} epochs at 4, "
+        f"{spread(large, '.1f')} at 64"
     )
     return _judgement(parts, found, len(pairs), results.least_seeds)
 
@@ -192,7 +188,7 @@ def normal_at_4(results):
 def multigpu_at_4(results):
     """Claim 6, multigpuBN."""
     pairs = results.paired(_MULTIGPU_4, _NORMAL_4)
-    parts, found = _under_each_reading(results, pairs, _more)
+    parts, found = comparisons.under_each_reading(results, pairs, more)
     return _judgement(parts, found, len(pairs), results.least_seeds)
 
 
@@ -202,55 +198,59 @@ def synchronizing(results):
         raise NotRun("scaling")
     claim = results.scaling["claim7"]
     if claim is None:
-        return Judgement(UNCLEAR, ("no all-reduce was timed",))
+        return Judgement(UNCLEAR, "no all-reduce", ("no all-reduce was timed",))
     verdicts = {judging.HOLDS: HOLDS, judging.FAILS: FAILS, judging.UNCLEAR: UNCLEAR}
-    return Judgement(verdicts[claim["verdict"]], tuple(claim["found"]))
+    verdict = verdicts[claim["verdict"]]
+    return Judgement(verdict, claim["deciding"], tuple(claim["found"]))
 
 
 def local_statistics(results):
     """Claim 8."""
     parts, found = [], []
+    batches = results.scale.sweep
     for what in ("mean", "variance"):
         far = []
-        for batch in results.scale.sweep:
+        for batch in batches:
             runs = [run for (run,) in results.paired(Setting("normal", batch))]
             far.append(np.median([_mean_deviation(run, what) for run in runs]))
-        falls = all(a > b for a, b in zip(far, far[1:]))
-        parts.append(bool(falls and far[0] >= _LEAST_GROWTH * far[-1]))
-        shown = ", ".join(
-            f"{value:.2f} at {batch}" for batch, value in zip(results.scale.sweep, far)
-        )
+        parts.append(_falling(what, batches, far))
+        shown = ", ".join(f"{v:.2f} at {batch}" for batch, v in zip(batches, far))
         found.append(f"distance of the {what}s: {shown}")
     return _judgement(parts, found)
 
 
 def higher_rates(results):
-    """Claim 9."""
+    """Claim 9: by runs of its own, or by the map where the scale has none."""
+    by_runs = bool(results.scale.rates)
+    source = results if by_runs else results.map
+    if source is None:
+        raise NotRun("map")
+    within = margin(source.n_test)
     usable, found, learn = {}, [], True
-    for bn in ("none", "normal", "multigpu"):
-        settings = [Setting(bn, 64, rate=rate) for rate in results.scale.rates]
-        accuracies = [
-            np.median([run.final_accuracy for (run,) in results.paired(setting)])
-            for setting in settings
-        ]
-        best = max(accuracies)
-        learn = learn and best > _CHANCE + _margin(results)
-        usable[bn] = max(
-            rate
-            for rate, accuracy in zip(results.scale.rates, accuracies)
-            if accuracy > best - _margin(results)
-        )
+    unit = " times the standard rate" if by_runs else ""
+    for bn in _BNS:
+        accuracies = _by_multiple(bn, results) if by_runs else _in_map(bn, results)
+        best = max(accuracies.values())
+        learn = learn and best > CHANCE + within
+        usable[bn] = max(rate for rate, a in accuracies.items() if a > best - within)
         found.append(
-            f"{networks.name(bn)} up to {usable[bn]:g} times the standard rate "
+            f"{networks.name(bn)} up to {usable[bn]:g}{unit} "
             f"(best test accuracy {best:.1%})"
         )
-    top = max(results.scale.rates)
-    parts = [
+    if not by_runs:
+        found.append(
+            f"rates and accuracies are those of the map, with {results.rule.init} "
+            "initialization, at batch size 64"
+        )
+    top = max(accuracies)
+    none, parts = f"{usable['none']:g} (noBN)", []
+    for bn in ("normal", "multigpu"):
         # Where both use the highest rate tried, either may bear a higher one.
-        None if usable[bn] == usable["none"] == top else usable[bn] > usable["none"]
-        for bn in ("normal", "multigpu")
-    ]
-    return _judgement(parts if learn else [None], found)
+        both_top = usable[bn] == usable["none"] == top
+        higher = None if both_top or not learn else usable[bn] > usable["none"]
+        rate = f"{'' if by_runs else 'rates '}up to {usable[bn]:g}{unit}"
+        parts.append(Part(higher, f"{rate} ({networks.name(bn)}) against {none}"))
+    return _judgement(parts, found)
 
 
 CLAIMS = (
@@ -283,6 +283,7 @@ CLAIMS = (
         f"is within {_RATIO_WITHIN:.0%} of {_RATIO:.3f} in the median over the seeds. "
         "It does not hold if all seeds are beyond on one side.",
         times,
+        by_rule=False,
     ),
     Claim(
         "4",
@@ -324,6 +325,7 @@ CLAIMS = (
         "ratios of times come out, more than half of the extra time is transfer and "
         "waiting. It does not hold if it is less wherever they do.",
         synchronizing,
+        by_rule=False,
     ),
     Claim(
         "8",
@@ -345,117 +347,66 @@ CLAIMS = (
 
 def _judgement(parts, found, n_seeds=LEAST_SEEDS, least_seeds=LEAST_SEEDS):
     if n_seeds < least_seeds:
-        found = [*found, f"fewer than {least_seeds} seeds"]
-        return Judgement(UNCLEAR, tuple(found))
-    verdict = HOLDS
-    if any(part is None for part in parts):
-        verdict = UNCLEAR
-    if any(part is not None and not part for part in parts):
-        verdict = FAILS
-    return Judgement(verdict, tuple(found))
+        few = f"fewer than {least_seeds} seeds"
+        return Judgement(UNCLEAR, few, (*found, few))
+    unclear = [part for part in parts if part.true is None]
+    false = [part for part in parts if part.true is not None and not part.true]
+    verdict = FAILS if false else UNCLEAR if unclear else HOLDS
+    return Judgement(verdict, (false or unclear or parts)[0].number, tuple(found))
 
 
-def _under_each_reading(results, pairs, question):
-    """Ask a question about test accuracy under each reading; return parts and lines."""
-    of_normal = any(run.network == "normal" for run in pairs[0])
-    parts, found = [], []
-    for reading, words in READINGS.items() if of_normal else [("averaged", "")]:
-        values = [tuple(tested(run, reading) for run in pair) for pair in pairs]
-        parts.append(question(values, results))
-        note = f" ({words})" if of_normal else ""
-        found.append(_accuracies("test", pairs, values) + note)
-    return parts, found
+def _in_test_and_training(results, pairs, of_test, of_training, *also):
+    """Judge by test and training accuracy, and by further parts."""
+    parts, found = comparisons.under_each_reading(results, pairs, of_test)
+    part, line = comparisons.in_training(results, pairs, of_training)
+    parts += [part, *also]
+    return _judgement(parts, [*found, line], len(pairs), results.least_seeds)
 
 
-def _accuracies(kind, pairs, values):
-    first, second = pairs[0]
-    ours, theirs = zip(*values)
-    return (
-        f"{kind} accuracy of {_name(first)} at {first.batch} {_percent(ours)}, of "
-        f"{_name(second)} at {second.batch} {_percent(theirs)}"
-    )
-
-
-def _training(pairs):
-    return [tuple(run.columns[TRAIN_ACCURACY][-1] for run in pair) for pair in pairs]
-
-
-def _alike(values, results):
-    """Whether pairs of accuracies are alike; ``None`` where it can't be told."""
-    differences = [a - b for a, b in values]
-    if abs(np.median(differences)) < _margin(results):
-        return True
-    one_sided = min(differences) > 0 or max(differences) < 0
-    return False if one_sided else None
-
-
-def _more(values, results):
-    """Whether the first accuracy of the pairs is higher; ``None`` if not to be told."""
-    alike = _alike(values, results)
-    if alike is None:
-        return None
-    return not alike and values[0][0] > values[0][1]
-
-
-def _learns(runs, results):
-    return min(run.final_accuracy for run in runs) > _CHANCE + _margin(results)
-
-
-def _both_learn(pairs, results):
-    """Whether all of the runs reach a training accuracy above chance."""
-    return min(map(min, _training(pairs))) > _CHANCE + _margin(results)
-
-
-def _epochs_to_the_same(pair, key):
-    """Return the epochs that two runs take to the worse of their final values.
-
-    They are NaN where one of these is no number.
-    """
-    final = [run.columns[key][-1] for run in pair]
-    if np.isnan(final).any():
-        return math.nan, math.nan
-    level = max(final) if key == TRAIN_LOSS else min(final)
-    return tuple(_epochs_to(run, key, level) for run in pair)
-
-
-def _epochs_to(run, key, level):
-    """Return the epochs to a level, between two by linear interpolation."""
-    sign = -1 if key == TRAIN_LOSS else 1
-    epochs, values = run.columns["epoch"], sign * run.columns[key]
-    (reached,) = np.nonzero(values >= sign * level)
-    first = reached[0]
-    if first == 0:
-        return float(epochs[0])
-    low, high = values[first - 1], values[first]
-    share = (sign * level - low) / (high - low)
-    return float(epochs[first - 1] + share * (epochs[first] - epochs[first - 1]))
-
-
-def _sooner(epochs):
-    """Whether the first of the pairs is sooner in each seed; False if in none."""
-    sooner = {ours < theirs for ours, theirs in epochs}
-    if np.isnan(epochs).any() or len(sooner) > 1:
-        return None
-    return sooner.pop()
+def _as_in_the_paper(ratios):
+    """Whether ratios of total times are about the paper's."""
+    low, high = _RATIO * (1 - _RATIO_WITHIN), _RATIO * (1 + _RATIO_WITHIN)
+    middle, true = np.median(ratios), None
+    if low <= middle <= high:
+        true = True
+    elif max(ratios) < low or min(ratios) > high:
+        true = False
+    number = f"{middle:.2f} times normalBN's time, in the paper {_RATIO:.2f}"
+    return Part(true, number)
 
 
 def _mean_deviation(run, what):
     return float(np.mean([layer[what] for layer in deviations(run)]))
 
 
-def _margin(results):
-    return margin(results.n_test)
+def _falling(what, batches, far):
+    """Whether distances fall with the batch size, and far enough."""
+    for a, b, small, large in zip(far, far[1:], batches, batches[1:]):
+        if a <= b:
+            number = f"distance of the {what}s {a:.3f} at {small}, {b:.3f} at {large}"
+            return Part(False, number)
+    number = (
+        f"the {what}s are {far[0] / far[-1]:.1f} times as far from those of all ranks "
+        f"at {batches[0]} as at {batches[-1]}"
+    )
+    return Part(bool(far[0] >= _LEAST_GROWTH * far[-1]), number)
 
 
-def _name(run):
-    return networks.name(run.network)
+def _by_multiple(bn, results):
+    """Return the test accuracy at each multiple of the standard rate."""
+    accuracies = {}
+    for rate in results.scale.rates:
+        runs = results.paired(Setting(bn, 64, rate=rate))
+        accuracies[rate] = np.median([run.final_accuracy for (run,) in runs])
+    return accuracies
 
 
-def _range(values, form):
-    middle, low, high = np.median(values), min(values), max(values)
-    text = format(middle, form)
-    return text if len(values) == 1 else f"{text} ({low:{form}}–{high:{form}})"
-
-
-def _percent(values):
-    return f"{_range([100 * value for value in values], '.1f')} %"
+def _in_map(bn, results):
+    """Return the test accuracy at each rate of the map."""
+    init, accuracies = results.rule.init, {}
+    for rate in results.map.scale.map.rates:
+        run = results.map.run(bn, 64, init, rate)
+        if run is None:
+            raise NotRun(f"{networks.name(bn)} at 64 in the map")
+        accuracies[rate] = run.final_accuracy
+    return accuracies

@@ -18,6 +18,7 @@ from chainer_crossbn.experiments import (
     records,
     report,
     runner,
+    scale_rules,
     scaling_runs,
     scripts,
     search,
@@ -55,7 +56,7 @@ def main(argv=None):
         return 130
 
 
-def _parse(argv):
+def _parser():
     parser = Parser(
         prog=f"python -m {_PROGRAM}",
         description="Make the runs of the paper's figures and tables; finished ones "
@@ -101,7 +102,18 @@ def _parse(argv):
         metavar="FILE",
         help=f"the report (default: {report.NAME} in --out)",
     )
-    instead = parser.add_mutually_exclusive_group()
+    parser.add_argument(
+        "--quick-check",
+        metavar="DIR",
+        help=f"runs at {report.QUICK_CHECK} scale, which the report of a larger scale "
+        "shows beside its own, and takes from them what that scale does not run",
+    )
+    _add_modes(parser.add_mutually_exclusive_group())
+    return parser
+
+
+def _add_modes(instead):
+    """Add what can be done instead of making runs."""
     instead.add_argument(
         "--list", action="store_true", help="list experiments and what is left of them"
     )
@@ -118,7 +130,10 @@ def _parse(argv):
         action="store_true",
         help="write the report of what is there, and run nothing",
     )
-    args = parser.parse_args(argv)
+
+
+def _parse(argv):
+    args = _parser().parse_args(argv)
     scale = SCALES[args.scale]
     args.out = args.out or os.path.join("result", f"paper-{scale.name}")
     args.seeds = args.seeds or scale.seeds
@@ -128,7 +143,18 @@ def _parse(argv):
         raise UsageError(f"--data: no file or directory {args.data}")
     if os.path.lexists(args.out) and not os.path.isdir(args.out):
         raise UsageError(f"--out: {args.out} is no directory")
+    _check_quick_check(args.quick_check, scale)
     return args
+
+
+def _check_quick_check(directory, scale):
+    if directory is None:
+        return
+    if scale.rules_from != "map":
+        others = [s.name for s in SCALES.values() if s.rules_from == "map"]
+        raise UsageError(f"--quick-check goes with --scale {' or '.join(others)}")
+    if not os.path.isdir(directory):
+        raise UsageError(f"--quick-check: no directory {directory}")
 
 
 def _run(args):
@@ -137,7 +163,7 @@ def _run(args):
         _list(scale, args)
         return 0
     if args.report_only:
-        _say(f"wrote {report.write(scale, args.out, args.report)}")
+        _report(scale, args)
         return 0
     planned = _planned(scale, args)
     if args.dry_run or args.print_jobs:
@@ -160,8 +186,13 @@ def _run(args):
     elif args.only == [search.NAME]:
         _say(f"chosen: {search.conclude(scale, args.out)}")
     else:
-        _say(f"wrote {report.write(scale, args.out, args.report)}")
+        _report(scale, args)
     return 1 if failed else 0
+
+
+def _report(scale, args):
+    path = report.write(scale, args.out, args.report, args.quick_check)
+    _say(f"wrote {path}")
 
 
 def _choose(scale, out):
@@ -178,52 +209,84 @@ def _choose(scale, out):
 def _planned(scale, args):
     """Return the runs that the user asks for."""
     of_paper = [*(experiment.name for experiment in experiments(scale))]
-    others = [e.name for e in optional(scale) + beyond(scale)]
-    known = [*of_paper, scaling_runs.NAME, learning_rate_map.NAME, *others]
-    wanted = [*of_paper, scaling_runs.NAME]
+    of_paper += [scaling_runs.NAME] if scale.scaling else []
+    wanted = of_paper
     if args.only is not None:
         wanted = [n for name in args.only for n in GROUPS.get(name, (name,))]
+    _check_names(wanted, scale)
     if wanted == [learning_rate_map.NAME]:
         return learning_rate_map.planned(scale)
     if search.NAME in wanted:
         if wanted != [search.NAME]:
             raise UsageError(f"--only {search.NAME} goes alone, and first")
         return search.planned(scale)
-    for name in wanted:
-        if name not in known:
-            names = ", ".join([*known, *GROUPS, search.NAME])
-            raise UsageError(f"--only: no experiment {name!r}; there are {names}")
     chosen = [e for e in every(scale) if e.name in wanted]
-    plan = jobs.planned(chosen, scale, search.chosen(args.out), args.seeds)
+    rules = scale_rules.of(scale, args.out).values()
+    plan = jobs.planned(chosen, scale, rules, args.seeds)
     if len({dict(job.flags)["dataset"] for job in plan}) > 1:
         raise UsageError("--only: large goes alone, as its --data is another")
     return plan + (scaling_runs.planned(scale) if scaling_runs.NAME in wanted else [])
 
 
+def _names(scale):
+    """Return all that --only takes at a scale, but for groups."""
+    names = [experiment.name for experiment in experiments(scale)]
+    names += [scaling_runs.NAME] if scale.scaling else []
+    names += [learning_rate_map.NAME] if scale.map else []
+    names += [experiment.name for experiment in optional(scale) + beyond(scale)]
+    return [*names, *([search.NAME] if scale.search else [])]
+
+
+def _check_names(wanted, scale):
+    known, elsewhere = _names(scale), _names(SCALES[report.QUICK_CHECK])
+    for name in wanted:
+        if name in known:
+            continue
+        if name in elsewhere:
+            raise UsageError(
+                f"--only: the {scale.name} scale has no {name}; run it at "
+                f"{report.QUICK_CHECK} scale"
+            )
+        groups = [g for g, members in GROUPS.items() if {*members} <= {*known}]
+        names = ", ".join([*known, *groups])
+        raise UsageError(f"--only: no experiment {name!r}; there are {names}")
+
+
 def _list(scale, args):
-    rule = search.chosen(args.out)
-    print(f"scale {scale.name}, {rule}")
-    plans = [(search.NAME, search.TITLE, search.planned(scale))]
-    for experiment in experiments(scale):
-        plan = jobs.planned([experiment], scale, rule, args.seeds)
-        plans.append((experiment.name, experiment.title, plan))
-    timed = scaling_runs.planned(scale)
-    plans.append((scaling_runs.NAME, scaling_runs.TITLE, timed))
-    of_map = learning_rate_map.planned(scale)
-    plans.append((learning_rate_map.NAME, learning_rate_map.TITLE, of_map))
-    for experiment in optional(scale) + beyond(scale):
-        plan = jobs.planned([experiment], scale, rule, args.seeds)
-        what = "optional" if experiment in optional(scale) else "beyond the paper"
-        plans.append((experiment.name, f"{experiment.title} ({what})", plan))
-    whole = jobs.planned(experiments(scale), scale, rule, args.seeds) + timed
-    plans.append(("(paper)", "What is run unless told otherwise", whole))
-    for name, title, plan in plans:
+    rules = scale_rules.of(scale, args.out)
+    several = len(rules) > 1
+    told = [
+        f"{name} rule: {rule}" if several else str(rule) for name, rule in rules.items()
+    ]
+    print(f"scale {scale.name}, {'; '.join(told)}")
+    for name, title, plan in _plans(scale, rules.values(), args.seeds):
         left = [j for j in plan if records.state(j, args.out) != records.FINISHED]
         measured = _measured(plan, args.out)
         time = costs.in_words(costs.left(left, measured, _at_once(args)))
         print(
             f"{name:16} {len(left):3} of {len(plan):3} runs left, {time:>12}  {title}"
         )
+
+
+def _plans(scale, rules, seeds):
+    """Yield the name, the title and the runs of all that there is at a scale."""
+    if scale.search:
+        yield search.NAME, search.TITLE, search.planned(scale)
+    for experiment in experiments(scale):
+        plan = jobs.planned([experiment], scale, rules, seeds)
+        yield experiment.name, experiment.title, plan
+    timed = scaling_runs.planned(scale)
+    if timed:
+        yield scaling_runs.NAME, scaling_runs.TITLE, timed
+    if scale.map:
+        of_map = learning_rate_map.planned(scale)
+        yield learning_rate_map.NAME, learning_rate_map.TITLE, of_map
+    for experiment in optional(scale) + beyond(scale):
+        plan = jobs.planned([experiment], scale, rules, seeds)
+        what = "optional" if experiment in optional(scale) else "beyond the paper"
+        yield experiment.name, f"{experiment.title} ({what})", plan
+    whole = jobs.planned(experiments(scale), scale, rules, seeds) + timed
+    yield "(paper)", "What is run unless told otherwise", whole
 
 
 def _at_once(args):

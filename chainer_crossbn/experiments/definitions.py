@@ -4,6 +4,7 @@ The claims are numbered as in the table that the report opens with.
 """
 
 from dataclasses import dataclass, replace
+from typing import Optional
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class Scale:
 
     Attributes:
         name (str): Value of ``--scale``.
+        rules_from (str): What chooses the initialization and the learning rates:
+            ``"search"``, one rule; or ``"map"``, two rules.
         dataset (str): Value of ``--dataset``.
         ranks (int): MPI ranks.
         width (int): Channels of the first stage.
@@ -113,15 +116,19 @@ class Scale:
         timed_epochs (int): Epochs of the runs whose times are compared.
         seeds (int): How many seeds repeated experiments have.
         sweep (tuple of int): Batch sizes from the paper's smallest to its largest.
-        rates (tuple of float): Learning rates tried, as multiples of the rule's.
         layers (tuple of int): How many of the 13 normalizations the front has.
-        search (tuple): Triples of batch size, networks and epochs of the search.
-        scaling (tuple): Numbers of ranks, and batch sizes, whose iterations are timed.
-        map (Map): How large the map of learning rates is.
-        beyond (Beyond): How large what the paper leaves for the future is.
+        rates (tuple of float): Learning rates tried, as multiples of the rule's; may
+            be empty.
+        search (tuple): Triples of batch size, networks and epochs of the search; may
+            be empty.
+        scaling (tuple): Numbers of ranks, and batch sizes, whose iterations are timed;
+            may be empty.
+        map (Map or None): How large the map of learning rates is.
+        beyond (Beyond or None): How large what the paper leaves for the future is.
     """
 
     name: str
+    rules_from: str
     dataset: str
     ranks: int
     width: int
@@ -133,12 +140,12 @@ class Scale:
     timed_epochs: int
     seeds: int
     sweep: tuple
-    rates: tuple
     layers: tuple
-    search: tuple
-    scaling: tuple
-    map: Map
-    beyond: Beyond
+    rates: tuple = ()
+    search: tuple = ()
+    scaling: tuple = ()
+    map: Optional[Map] = None
+    beyond: Optional[Beyond] = None
 
 
 _CIFAR = 50_000  # training images
@@ -157,30 +164,13 @@ _MAP = Map(
     inits=("lecun", "he"),
     cells=_CELLS,
 )
-_BEYOND_LAPTOP = Beyond(
-    widths=(("resnet110", 8), ("googlenet", 16)),
-    batches=(2, 4, 64),
-    epochs=6,
-    lr_step=3,
-    layers=(54,),
-    train_sizes=(2_500, 5_000, 10_000, 20_000),
-    large=(
-        ("dataset", "folder"),
-        ("image-size", 256),
-        ("width", 8),
-        ("epoch", 2),
-        ("lr-step", 1),
-        ("train-size", 800),
-        ("test-size", 200),
-    ),
-    large_batches=(2,),
-)
 
 SCALES = {
     scale.name: scale
     for scale in (
         Scale(
             name="full",
+            rules_from="search",
             dataset="cifar10",
             ranks=8,
             width=64,
@@ -215,6 +205,7 @@ SCALES = {
         ),
         Scale(
             name="laptop",
+            rules_from="search",
             dataset="cifar10",
             ranks=8,
             width=16,
@@ -231,10 +222,28 @@ SCALES = {
             search=((64, _NETWORKS, 12), (2, _NORMALIZED, 2)),
             scaling=((1, 2, 4, 8), (2, 8, 32, 64)),
             map=_MAP,
-            beyond=_BEYOND_LAPTOP,
+            beyond=Beyond(
+                widths=(("resnet110", 8), ("googlenet", 16)),
+                batches=(2, 4, 64),
+                epochs=6,
+                lr_step=3,
+                layers=(54,),
+                train_sizes=(2_500, 5_000, 10_000, 20_000),
+                large=(
+                    ("dataset", "folder"),
+                    ("image-size", 256),
+                    ("width", 8),
+                    ("epoch", 2),
+                    ("lr-step", 1),
+                    ("train-size", 800),
+                    ("test-size", 200),
+                ),
+                large_batches=(2,),
+            ),
         ),
         Scale(
             name="desktop",
+            rules_from="map",
             dataset="cifar10",
             ranks=8,
             width=16,
@@ -246,15 +255,11 @@ SCALES = {
             timed_epochs=2,
             seeds=3,
             sweep=(2, 4, 8, 16, 32, 64),
-            rates=(0.25, 0.5, 1, 2, 4, 8),
             layers=(6,),
-            search=((64, _NETWORKS, 12), (2, _NORMALIZED, 2)),
-            scaling=((1, 2, 4, 8), (2, 8, 32, 64)),
-            map=_MAP,
-            beyond=_BEYOND_LAPTOP,
         ),
         Scale(
             name="smoke",
+            rules_from="search",
             dataset="synthetic",
             ranks=2,
             width=2,
@@ -338,14 +343,7 @@ def experiments(scale):
             (4, 6, 8),
             tuple(Setting(bn, batch) for batch in scale.sweep for bn in _NORMALIZED),
         ),
-        Experiment(
-            "rates",
-            "Learning rates, as multiples of the standard one, at batch size 64",
-            (9,),
-            tuple(
-                Setting(bn, 64, rate=rate) for rate in scale.rates for bn in _NETWORKS
-            ),
-        ),
+        *_rates(scale),
         Experiment(
             "profile",
             "Where the time of an iteration goes at batch sizes 2 and 4",
@@ -366,17 +364,7 @@ def optional(scale):
             (3,),
             _variants(64),
         ),
-        Experiment(
-            "rates2",
-            "Learning rates, as multiples of the standard one, at batch size 2",
-            (4,),
-            tuple(
-                Setting(bn, 2, rate=rate)
-                for rate in scale.rates
-                if rate >= 1
-                for bn in _NORMALIZED
-            ),
-        ),
+        *_rates_at_2(scale),
         Experiment(
             "layers",
             "Batch normalization in only the front or only the back layers",
@@ -401,6 +389,25 @@ def optional(scale):
     )
 
 
+def _rates(scale):
+    """Return the experiments with learning rates at batch size 64: one, or none."""
+    settings = [Setting(bn, 64, rate=rate) for rate in scale.rates for bn in _NETWORKS]
+    title = "Learning rates, as multiples of the standard one, at batch size 64"
+    return [Experiment("rates", title, (9,), tuple(settings))] if settings else []
+
+
+def _rates_at_2(scale):
+    """Return the experiments with learning rates at batch size 2: one, or none."""
+    settings = [
+        Setting(bn, 2, rate=rate)
+        for rate in scale.rates
+        if rate >= 1
+        for bn in _NORMALIZED
+    ]
+    title = "Learning rates, as multiples of the standard one, at batch size 2"
+    return [Experiment("rates2", title, (4,), tuple(settings))] if settings else []
+
+
 def every(scale):
     """Return all experiments at a scale, of which :func:`experiments` come first."""
     return experiments(scale) + optional(scale) + beyond(scale)
@@ -413,9 +420,11 @@ GROUPS = {"deep": ("resnet110", "googlenet", "resnet110-layers")}
 def beyond(scale):
     """Return the experiments that the paper leaves for the future, likewise.
 
-    They are run when they are asked for.
+    They are run when they are asked for. Not every scale has them.
     """
     of = scale.beyond
+    if of is None:
+        return ()
     networks = {
         model: (
             ("model", model),

@@ -11,41 +11,46 @@ from chainer_crossbn.plotting.papers import AS_WRITTEN_SECONDS
 from chainer_crossbn.plotting.runs import TRAIN_ACCURACY
 
 _BATCH = "Batch size per rank"
+_DEVIATIONS = "normalBN: local statistics against those of all ranks"
 
 
-def draw(results):
-    """Draw all figures that there are runs for.
+def draw(evaluation):
+    """Draw all figures that there are runs for, but for those of the map.
 
     Args:
-        results (Results): The finished runs.
+        evaluation (Evaluation): The finished runs.
 
     Returns:
-        dict: From the name of an experiment, and of further figures, to a
-        :class:`matplotlib.figure.Figure`.
+        dict: From the name of a figure, as :meth:`.Evaluation.figure` gives it for an
+        experiment, to a :class:`matplotlib.figure.Figure`.
     """
-    beyond = results.beyond()
-    every = experiments(results.scale) + results.optional() + beyond
-    by_name = {experiment.name: experiment for experiment in every}
+    drawn = {}
+    for rule, results in evaluation.results.items():
+        by_name = evaluation.described(rule)
+        figures = _of_rule(results, by_name)
+        if "sweep" in figures:
+            title = f"{_DEVIATIONS}{evaluation.note(rule, by_name['sweep'])}"
+            figures.update(_deviations(results, title))
+        for name, figure in figures.items():
+            drawn[evaluation.figure(name, rule)] = figure
+    results = evaluation.headline
+    return {**drawn, **_times(results), **profiled.draw(results)}
+
+
+def _of_rule(results, by_name):
+    """Draw the accuracies under a rule."""
     drawn = {}
     for name in ("fig3", "fig4", "fig5"):
-        runs = results.runs(by_name[name].settings)
+        runs = results.runs(by_name[name].settings) if name in by_name else []
         if runs:
             title = by_name[name].title
             drawn[name] = curves.loss_and_accuracy(group_runs(runs), title)
-    timed = by_name["table2"].settings
-    if all(map(results.by_seed, timed)):
-        groups = group_runs(results.runs(timed))
-        title = "Table 2: total time at batch size 64"
-        drawn["table2"] = bars.total_times(groups, title, AS_WRITTEN_SECONDS)
     drawings = {"sweep": _sweep, "rates": _rates, "rates2": _rates, "sizes": _sizes}
     drawings.update(resnet110=_sweep, googlenet=_sweep)
     for name, function in drawings.items():
         runs = results.runs(by_name[name].settings) if name in by_name else []
         if runs:
             drawn[name] = function(results, by_name[name], group_runs(runs))
-    normal = [Setting("normal", batch) for batch in results.scale.sweep]
-    if results.runs(normal):
-        drawn["deviations"] = _deviations(results, group_runs(results.runs(normal)))
     references = {
         "layers": _at(4)[1:],
         "comparators": (*_at(64), *_at(2)[1:]),
@@ -57,30 +62,42 @@ def draw(results):
             settings = *others, *by_name[name].settings
             groups = group_runs(results.runs(settings))
             drawn[name] = bars.finals(groups, by_name[name].title)
-    return {**drawn, **profiled.draw(results)}
+    return drawn
+
+
+def _times(results):
+    """Draw Table 2."""
+    (table2,) = (e for e in experiments(results.scale) if e.name == "table2")
+    source = results.source(table2.settings)
+    if not all(map(source.by_seed, table2.settings)):
+        return {}
+    groups = group_runs(source.runs(table2.settings))
+    title = "Table 2: total time at batch size 64"
+    return {"table2": bars.total_times(groups, title, AS_WRITTEN_SECONDS)}
 
 
 def _at(batch):
     return tuple(Setting(bn, batch) for bn in ("none", "normal", "multigpu"))
 
 
-def _sweep(results, experiment, groups):
-    colours = networks.colours(dict.fromkeys(s.bn for s in experiment.settings))
-    accuracies = []
-    for bn, colour in colours.items():
-        runs = {
-            setting.batch: results.runs([setting])
-            for setting in experiment.settings
-            if setting.bn == bn and results.by_seed(setting)
-        }
-        test, training = (
-            {batch: [of(run) for run in found] for batch, found in runs.items()}
-            for of in (_test, _training)
-        )
-        name = networks.name(bn)
-        accuracies.append(trends.Line(f"{name}, test", colour, test))
-        accuracies.append(trends.Line(f"{name}, train", colour, training, dashed=True))
-    panels = [trends.Panel(_BATCH, "Final accuracy [%]", accuracies)]
+def _sweep(results, experiment, _):
+    """Draw the main result: accuracies of the three networks by batch size."""
+    own = experiment.settings
+    if experiment.name == "sweep":
+        own += (Setting("none", 64),)  # the one batch size at which it is run
+    groups = group_runs(results.runs(own))
+    colours = networks.colours(dict.fromkeys(setting.bn for setting in own))
+    panels = []
+    for of, label in ((_test, "test"), (_training, "training")):
+        lines = []
+        for bn, colour in colours.items():
+            points = {
+                setting.batch: [of(run) for run in results.runs([setting])]
+                for setting in own
+                if setting.bn == bn and results.by_seed(setting)
+            }
+            lines.append(trends.Line(networks.name(bn), colour, points))
+        panels.append(trends.Panel(_BATCH, f"Final {label} accuracy [%]", lines))
     return trends.draw(panels, experiment.title, groups, _of_seeds(groups))
 
 
@@ -122,7 +139,12 @@ def _sizes(results, experiment, groups):
     return trends.draw(panels, experiment.title, groups, _of_seeds(groups))
 
 
-def _deviations(results, groups):
+def _deviations(results, title):
+    """Draw local statistics, where normalBN has been run."""
+    normal = [Setting("normal", batch) for batch in results.scale.sweep]
+    groups = group_runs(results.runs(normal))
+    if not groups:
+        return {}
     (blue,) = networks.colours(["normal"]).values()
     looks = {"mean": (blue, False), "variance": (blue, True)}
     over_batches, over_layers = [], []
@@ -152,8 +174,7 @@ def _deviations(results, groups):
         "the variances in global variances",
         *_of_seeds(groups),
     ]
-    title = "normalBN: local statistics against those of all ranks"
-    return trends.draw(panels, title, groups, notes)
+    return {"deviations": trends.draw(panels, title, groups, notes)}
 
 
 def _of_seeds(groups):

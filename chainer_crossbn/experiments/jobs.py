@@ -1,5 +1,6 @@
 """From an experiment to the command lines of its runs."""
 
+import itertools
 import os
 import shlex
 import shutil
@@ -165,27 +166,30 @@ def words(setting):
     return "-".join(told)
 
 
-def planned(experiments, scale, rule, seeds):
+def planned(experiments, scale, rules, seeds):
     """Return the runs of some experiments, each once, seed by seed.
 
     All networks of a seed come before the next seed, so that a machine that gets
-    slower or faster does so for all networks alike.
+    slower or faster does so for all networks alike. All runs of a rule come before the
+    next rule. Runs that rules share are made once. So are those whose times count,
+    under the first rule.
 
     Args:
-        experiments (iterable of Experiment): What to run.
+        experiments (sequence of Experiment): What to run.
         scale (Scale): How large.
-        rule (Rule): Initial weights and learning rate.
+        rules (iterable of Rule): Initial weights and learning rates.
         seeds (int): How many seeds repeated experiments have.
 
     Returns:
         list of Job: In the order in which they are to run.
     """
     found = {}
-    for seed in range(seeds):
+    for rule, seed in itertools.product(rules, range(seeds)):
         for experiment in experiments:
             if seed and not experiment.repeated:
                 continue
             for setting in experiment.settings:
+                # The name of a run whose times count does not have the rate.
                 job = of(setting, scale, rule, seed)
                 found.setdefault(job.name, job)
     return list(found.values())

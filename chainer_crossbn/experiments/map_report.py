@@ -2,7 +2,7 @@
 
 from chainer_crossbn.experiments import (
     chosen_rules,
-    claims,
+    comparisons,
     rules_by_claims,
     tables,
 )
@@ -77,7 +77,7 @@ def _runs(found):
 
 
 def _judging(found):
-    margin = 100 * claims.margin(found.n_test)
+    margin = 100 * comparisons.margin(found.n_test)
     return (
         "A rule for the learning rate is a path through the map. The claims are judged "
         "under each rule by the criteria above, but of one seed, with a margin of "

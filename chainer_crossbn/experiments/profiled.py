@@ -13,6 +13,11 @@ _TIME_LINES = tuple(
 _EXPERIMENTS = ("profile", "table2", "variants")
 
 
+def source(results):
+    """Return where profiles are read, as :meth:`.Results.source` does."""
+    return results.source(_settings(results))
+
+
 def draw(results):
     """Draw what iterations are made of, and time lines of some.
 
@@ -23,6 +28,7 @@ def draw(results):
         dict: From a name to a :class:`matplotlib.figure.Figure`; empty without
         profiles.
     """
+    results = source(results)
     found = _profiled(results, _settings(results))
     if not found:
         return {}
@@ -43,6 +49,7 @@ def table(results):
     Returns:
         str: The table, in Markdown.
     """
+    results = source(results)
     lines = []
     for group, pairs in _profiled(results, _settings(results)):
         components = pairs[0][1].components

@@ -3,13 +3,7 @@
 import json
 import re
 
-from chainer_crossbn.experiments import (
-    definitions,
-    jobs,
-    records,
-    scaling_runs,
-    search,
-)
+from chainer_crossbn.experiments import definitions, jobs, records
 
 # How the ranks' running statistics of normalBN are read in a test.
 READINGS = {
@@ -26,28 +20,37 @@ class NotRun(Exception):
 
 
 class Results:
-    """Reads runs when they are asked for.
+    """Reads runs under one rule when they are asked for.
 
     Args:
         scale (Scale): The scale that they were made at.
         out (str): Directory that gathers them.
+        rule (Rule): Initial weights and learning rate of the runs.
+        timed_rule (Rule): The same of the runs whose times count.
+        scaling (dict or None): What the model of an iteration's time says.
+        of_map (MapResults or None): The map of learning rates.
+        quick_check (Results or None): Runs at a smaller scale.
 
     Attributes:
         scale (Scale): As given.
-        out (str): As given.
-        rule (Rule): Initial weights and learning rate of all runs.
-        scaling (dict or None): What the model of an iteration's time says; ``None``
-            where its runs are missing.
+        rule (Rule): As given.
+        scaling (dict or None): As given.
+        map (MapResults or None): As given.
         least_seeds (int): Seeds without which nothing is told of claims 1 to 6.
     """
 
     least_seeds = LEAST_SEEDS
 
-    def __init__(self, scale, out):
+    def __init__(
+        self, scale, out, rule, timed_rule, scaling=None, of_map=None, quick_check=None
+    ):
         self.scale = scale
-        self.out = out
-        self.rule = search.chosen(out)
-        self.scaling = scaling_runs.model(scale, out)
+        self.rule = rule
+        self.scaling = scaling
+        self.map = of_map
+        self._out = out
+        self._timed_rule = timed_rule
+        self._quick_check = quick_check
         self._by_setting = {}
 
     @property
@@ -70,14 +73,15 @@ class Results:
         return self._by_setting[setting]
 
     def _read(self, setting):
-        first = jobs.of(setting, self.scale, self.rule, 0).directory(self.out)
+        rule = self._timed_rule if setting.timed else self.rule
+        first = jobs.of(setting, self.scale, rule, 0).directory(self._out)
         pattern = re.compile(re.escape(first.name[:-1]) + r"(0|[1-9]\d*)")
         names = [path.name for path in first.parent.glob("*-s*")]
         seeds = sorted(int(m[1]) for m in map(pattern.fullmatch, names) if m)
         found = {}
         for seed in seeds:
-            job = jobs.of(setting, self.scale, self.rule, seed)
-            run = records.read(job, self.out)
+            job = jobs.of(setting, self.scale, rule, seed)
+            run = records.read(job, self._out)
             if run:
                 found[seed] = run
         return found
@@ -85,6 +89,20 @@ class Results:
     def runs(self, settings):
         """Return all finished runs of some settings as a list."""
         return [run for setting in settings for run in self.by_seed(setting).values()]
+
+    def source(self, settings):
+        """Return where the runs of some settings are read.
+
+        Args:
+            settings (collection of Setting): What was trained.
+
+        Returns:
+            Results: These; or the quick check, if these have none of the runs, and only
+            their times count.
+        """
+        if self._quick_check is None or self.runs(settings):
+            return self
+        return self._quick_check if all(s.timed for s in settings) else self
 
     def optional(self):
         """Return the optional experiments that have a run of their own."""

@@ -7,13 +7,18 @@ is judged with each of them; if the verdicts differ, it can't be told.
 
 import itertools
 
-from chainer_crossbn.experiments import claims, jobs, records, rule_paths
-from chainer_crossbn.experiments.claims import FAILS, HOLDS
+from chainer_crossbn.experiments import (
+    claims,
+    comparisons,
+    jobs,
+    records,
+    rule_paths,
+)
+from chainer_crossbn.experiments.claims import FAILS, HOLDS, NOT_RUN
 from chainer_crossbn.experiments.results import NotRun
 from chainer_crossbn.plotting.runs import TRAIN_ACCURACY
 
 UNCLEAR = "can't be told"
-NOT_RUN = "not run"
 NUMBERS = ("1a", "1b", "2", "4", "5", "6a", "6b")
 VERDICTS = (HOLDS, FAILS, UNCLEAR, NOT_RUN)
 
@@ -144,7 +149,7 @@ def _learns_at_64(rule, found):
     (rate,) = rule_paths.path(rule, found.scale)[batch]
     runs = [found.run(bn, batch, rule.init, rate) for bn in ("normal", "multigpu")]
     reached = max(run.columns[TRAIN_ACCURACY][-1] for run in runs)
-    return reached > records.CHANCE + claims.margin(found.n_test)
+    return reached > records.CHANCE + comparisons.margin(found.n_test)
 
 
 def _verdict(claim, rule, found):

@@ -18,8 +18,11 @@ def planned(scale):
         scale (Scale): How large.
 
     Returns:
-        list of Job: In the order in which they are to run, networks side by side.
+        list of Job: In the order in which they are to run, networks side by side;
+        empty where the scale has none.
     """
+    if not scale.scaling:
+        return []
     numbers, batches = scale.scaling
     return [
         jobs.of_scaling(Setting(bn, batch), scale, ranks)
@@ -37,10 +40,11 @@ def model(scale, out):
         out (str): Directory that gathers all.
 
     Returns:
-        dict or None: What ``scaling.json`` holds; ``None`` where a run is missing.
+        dict or None: What ``scaling.json`` holds; ``None`` where a run is missing, or
+        the scale has none.
     """
     plan = planned(scale)
-    if not all(records.read(job, out) for job in plan):
+    if not plan or not all(records.read(job, out) for job in plan):
         return None
     folder = Path(out, NAME)
     command.write([str(job.directory(out)) for job in plan], folder)

@@ -71,6 +71,25 @@ def sentences(rows, relative_skew):
     ]
 
 
+def deciding(rows):
+    """Give the number that decides.
+
+    Args:
+        rows (list of dict): As :func:`.synchronization.claim7` returns them.
+
+    Returns:
+        str: A few words.
+    """
+    shares = _synchronizing(rows)
+    if not shares:
+        extent = _extent(rows, "ratio", ".2f")
+        return f"the ratio of times is {extent} in the model, in the paper 1.51"
+    return (
+        f"transfer and waiting are {min(shares):.0%} to {max(shares):.0%} of the extra "
+        "time in the model"
+    )
+
+
 def _synchronizing(rows):
     """Return the ends of the share of synchronizing where it is as in the paper."""
     splits = [row["as_paper_split"] for row in rows if row["as_paper"]]

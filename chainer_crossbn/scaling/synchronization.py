@@ -58,6 +58,7 @@ def claim7(relative_skew):
 
         - ``verdict``: in the model, as :func:`.judging.verdict` gives it;
         - ``found``: sentences that say why, without full stops;
+        - ``deciding``: the number that decides, in a few words;
         - ``parameters``: what was assumed, with ranges and sources;
         - ``rows``: for each layout and variant ``ratio`` of multigpuBN to normalBN,
           ``none_to_normal`` and ``multigpu_to_none`` as [low, middle, high];
@@ -88,6 +89,7 @@ def claim7(relative_skew):
     return {
         "verdict": judging.verdict(rows),
         "found": judging.sentences(rows, relative_skew),
+        "deciding": judging.deciding(rows),
         "paper": PAPER,
         "parameters": [parameter._asdict() for parameter in parameters],
         "rows": rows,
