@@ -40,13 +40,26 @@ BENCH := .venv-bench
 SCALE := laptop
 OUT = result/paper-$(SCALE)
 
-# What the report is made of: the logs that come with this clone, or those of OUT.
+# What the report is made of: the logs of OUT, or those that come with this clone. Of
+# these the largest scale is shown, unless SCALE names one.
+SHOWN = $(SCALE)
 ifeq ($(origin OUT),file)
-LOGS = reproduction/$(SCALE)
+ifeq ($(origin SCALE),file)
+SHOWN = $(if $(wildcard reproduction/desktop),desktop,$(SCALE))
+endif
+LOGS = reproduction/$(SHOWN)
 REPORT := REPRODUCTION.md
+# The report of the quick check goes beside its logs, and the other names it.
+REPORT_QUICK_CHECK = $(if $(filter desktop,$(SHOWN)),$(QUICK_CHECK))
 else
 LOGS = $(OUT)
 endif
+
+# The runs at laptop scale that the report at desktop scale shows beside its own.
+QUICK_CHECK = $(wildcard reproduction/laptop)
+checked = $(and $(filter desktop,$(1)),$(QUICK_CHECK))
+checked_at = $(if $(checked),--quick-check "$(QUICK_CHECK)")
+EXPERIMENTS = $(IN_VENV) python -m chainer_crossbn.experiments
 
 # How many times `make faults` kills a rank.
 N := 100
@@ -58,6 +71,7 @@ help:
 	@echo "make demo   train three small networks on 8 ranks and draw the figures"
 	@echo "make paper  reproduce the paper: DATA=DIR [SCALE=laptop|desktop|full|smoke]"
 	@echo "            [OUT=DIR] [ONLY=\"fig3 fig4\"] [SEEDS=3] [JOBS=N]"
+	@echo "            [QUICK_CHECK=DIR]"
 	@echo "make figures  the report of the paper's evaluation again, from its logs"
 	@echo "make test   lint and run the tests"
 	@echo "make test-nvrtc  compile the kernels of GPUs, from K80 to B200; needs no GPU"
@@ -80,13 +94,15 @@ demo: venv
 	show python plot.py $$out
 
 paper: venv
-	@$(IN_VENV) python -m chainer_crossbn.experiments --scale "$(SCALE)" \
+	@$(EXPERIMENTS) --scale "$(SCALE)" \
 	    --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(ONLY),--only $(ONLY)) \
-	    $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(JOBS),--jobs "$(JOBS)")
+	    $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(JOBS),--jobs "$(JOBS)") \
+	    $(call checked_at,$(SCALE))
 
 figures: venv
-	@$(IN_VENV) python -m chainer_crossbn.experiments --scale "$(SCALE)" \
-	    --out "$(LOGS)" --report-only $(if $(REPORT),--report "$(REPORT)")
+	@$(if $(REPORT_QUICK_CHECK),$(EXPERIMENTS) --out "$(QUICK_CHECK)" --report-only)
+	@$(EXPERIMENTS) --scale "$(SHOWN)" --out "$(LOGS)" --report-only \
+	    $(if $(REPORT),--report "$(REPORT)") $(call checked_at,$(SHOWN))
 
 test: lint
 	$(IN_VENV) python -m pytest
