@@ -105,7 +105,7 @@ figures: venv
 	    $(if $(REPORT),--report "$(REPORT)") $(call checked_at,$(SHOWN))
 
 test: lint
-	$(IN_VENV) python -m pytest
+	$(IN_VENV) python -m pytest -n 2 --dist loadfile
 
 test-nvrtc: venv
 	$(VENV)/bin/python -m pip install -q --no-build-isolation -e ".[nvrtc]"
