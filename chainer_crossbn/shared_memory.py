@@ -57,10 +57,9 @@ class Slots:
         window = MPI.Win.Allocate_shared(whole * (rank == 0), 1, comm=mpi_comm)
         memory = numpy.frombuffer(window.Shared_query(0)[0], numpy.uint8, whole)
         flags = memory[:n_flags].view(numpy.int64).reshape(n_ranks, -1)
-        arrays = memory[n_flags:].view(dtype).reshape(2, n_ranks, -1)
+        self._arrays = memory[n_flags:].view(dtype).reshape(2, n_ranks, -1)
         # In a cache line of a rank's own: its turn, and the tokens of two turns.
         self._turns, *self._tokens = flags.T[:3]
-        self._arrays = arrays[..., :size]
         self._rank = rank
         self._on_host = kernels.of(memory)
         self._turns[rank] = 0
@@ -71,7 +70,7 @@ class Slots:
 
     def mine(self, turn):
         """Return what this rank writes to at a turn, an array of shape (size,)."""
-        return self._arrays[turn % 2, self._rank]
+        return self._arrays[turn % 2, self._rank, : self.size]
 
     def publish(self, turn, token):
         """Say that this rank has written.
@@ -92,7 +91,8 @@ class Slots:
         """Return what all ranks have written, when they have.
 
         Returns:
-            Array of shape (n_ranks, size); ``None`` if a rank gave another token.
+            C-contiguous array of shape (n_ranks, at least size), so that kernels are
+            compiled for one layout; ``None`` if a rank gave another token.
         """
         self._in_order()
         if not self._on_host.all_equal(self._tokens[turn % 2], token):

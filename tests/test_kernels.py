@@ -4,6 +4,7 @@ Those of the GPU run on the CPU, from the same source.
 """
 
 import functools
+import json
 
 import chainer_crossbn  # noqa: F401  makes Chainer importable
 
@@ -13,6 +14,7 @@ import chainermn
 import cuda_on_host
 import numpy as np
 import pytest
+from mpi import ROOT, mpiexec
 from numba.core.dispatcher import Dispatcher
 from reference import error
 
@@ -432,6 +434,16 @@ def test_precompile_covers_training():
         optimizer.update(lambda x, t: F.softmax_cross_entropy(model(x), t), x, t)
     assert signatures() == before
     assert any(before)
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_nothing_is_compiled_in_training(n_ranks, tmp_path):
+    # Ranks that share memory have further kernels; two of them average another way.
+    done = mpiexec(n_ranks, ROOT / "tests" / "ranks" / "compiled.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout.splitlines()[-1])
+    assert shown["known"] > 20
+    assert shown["new"] == {}
 
 
 def signatures():
