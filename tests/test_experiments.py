@@ -223,14 +223,14 @@ def test_a_scale_under_two_rules_has_each_run_once(out, capsys, no_committed_rul
     write_rules(out, best=Rule("lecun", 0.032, "sqrt"))
     plan = planned_at_desktop(out, capsys)
     names = [name for name, _ in plan]
-    assert len(set(names)) == len(names) == 2 * 27 + 16
+    assert len(set(names)) == len(names) == 2 * 27 + 14
     timed = [rate for name, rate in plan if "-lr" not in name]
-    assert timed == [0.016] * 16
+    assert timed == [0.016] * 14
 
 
 def test_equal_rules_are_one(out, capsys, no_committed_rules):
     write_rules(out, best=CONSTANT)
-    assert len(planned_at_desktop(out, capsys)) == 27 + 16
+    assert len(planned_at_desktop(out, capsys)) == 27 + 14
 
 
 def test_rules_that_come_with_the_package_are_the_last_resort(
