@@ -59,7 +59,7 @@ endif
 QUICK_CHECK = $(wildcard reproduction/laptop)
 checked = $(and $(filter desktop,$(1)),$(QUICK_CHECK))
 checked_at = $(if $(checked),--quick-check "$(QUICK_CHECK)")
-EXPERIMENTS = $(IN_VENV) python -m chainer_crossbn.experiments
+EXPERIMENTS = $(IN_VENV) python -m chainer_crossbn experiments
 
 # How many times `make faults` kills a rank.
 N := 100

@@ -2,7 +2,7 @@
 
 import sys
 
-from chainer_crossbn.plotting import main
+from chainer_crossbn.commands.plot import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,7 +5,7 @@ mpiexec -n 8 python train_cifar.py --bn multigpu
 
 import sys
 
-from chainer_crossbn import training
+from chainer_crossbn.commands.train.main import main
 
 if __name__ == "__main__":
-    sys.exit(training.main())
+    sys.exit(main())

@@ -44,8 +44,8 @@ def chainer_passes(implementation, batch):
     import chainer
     import chainer.functions as F
 
-    from chainer_crossbn.convolution_2d import convolution_2d
-    from chainer_crossbn.kernels.memory import (
+    from chainer_crossbn.functions.convolution_2d import convolution_2d
+    from chainer_crossbn.kernels.cpu.memory import (
         as_channels_first,
         channels_last,
         keep_freed_memory,

@@ -22,12 +22,11 @@ import chainer
 import chainermn
 from PIL import Image
 
-from chainer_crossbn import normalizers
-from chainer_crossbn.iterators import ShareIterator
-from chainer_crossbn.loading import Loader, Request
-from chainer_crossbn.models import VGG16
-from chainer_crossbn.optimizers import MomentumSGD
-from chainer_crossbn.updaters import GlobalUpdater, prime
+from chainer_crossbn.datasets.loading import Loader, Request
+from chainer_crossbn.models import VGG16, normalizations
+from chainer_crossbn.training.iterators import ShareIterator
+from chainer_crossbn.training.optimizers import MomentumSGD
+from chainer_crossbn.training.updaters import GlobalUpdater, prime
 
 N_CLASS = 10
 BATCH = 16
@@ -72,7 +71,7 @@ def step_rate(side, steps):
     """Return images that a training step takes in a second, the median of some."""
     comm = chainermn.create_communicator("naive")
     model = VGG16(
-        N_CLASS, normalizers.create("multigpu", comm), dropout=0, image_size=side
+        N_CLASS, normalizations.create("multigpu", comm), dropout=0, image_size=side
     )
     optimizer = chainermn.create_multi_node_optimizer(MomentumSGD(1e-4, 0.9, 0), comm)
     optimizer.setup(model)

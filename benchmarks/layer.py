@@ -43,7 +43,7 @@ def chainer_passes(implementation, batch):
     import chainermn
     from chainermn.links import MultiNodeBatchNormalization
 
-    from chainer_crossbn.kernels.memory import keep_freed_memory
+    from chainer_crossbn.kernels.cpu.memory import keep_freed_memory
 
     keep_freed_memory()
     comm = chainermn.create_communicator("naive")

@@ -56,8 +56,9 @@ def leave_out(part):
     import chainer
     import chainer.functions as F
 
-    from chainer_crossbn import convolution_2d, optimizers
+    from chainer_crossbn.functions import convolution_2d
     from chainer_crossbn.models import vgg
+    from chainer_crossbn.training import optimizers
 
     if part == "convolution":
         convolution_2d.convolution_2d = F.convolution_2d
@@ -79,18 +80,19 @@ def our_step(bn, batch, width, fc_units, name, without=None, profiled=False):
     import chainer
     import chainermn
 
-    from chainer_crossbn import communicators, kernels, normalizers
-    from chainer_crossbn.kernels.memory import keep_freed_memory
-    from chainer_crossbn.loading import Request
-    from chainer_crossbn.optimizers import MomentumSGD
+    from chainer_crossbn import communicators, kernels
+    from chainer_crossbn.datasets.loading import Request
+    from chainer_crossbn.kernels.cpu.memory import keep_freed_memory
+    from chainer_crossbn.models import normalizations
     from chainer_crossbn.profiling import Profiler
-    from chainer_crossbn.updaters import GlobalUpdater, prime
+    from chainer_crossbn.training.optimizers import MomentumSGD
+    from chainer_crossbn.training.updaters import GlobalUpdater, prime
 
     if without != "memory":
         keep_freed_memory()
     kernels.precompile()
     comm = communicators.create("naive" if without == "communicator" else "host", WORLD)
-    model = create(name, normalizers.create(bn, comm), width, fc_units)
+    model = create(name, normalizations.create(bn, comm), width, fc_units)
     optimizer = chainermn.create_multi_node_optimizer(
         MomentumSGD(0.01, 0.9, 5e-4), comm
     )

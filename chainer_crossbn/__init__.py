@@ -12,10 +12,10 @@ __version__ = "0.1.0"
 
 # Public name -> the submodule that defines it.
 _EXPORTS = {
-    "CollectiveError": "collectives",
-    "CrossBatchNormalization": "batch_normalization",
-    "create_cross_bn_model": "conversion",
-    "cross_batch_normalization": "batch_normalization",
+    "CollectiveError": "errors",
+    "CrossBatchNormalization": "links",
+    "create_cross_bn_model": "links",
+    "cross_batch_normalization": "functions",
 }
 
 __all__ = ["__version__", *_EXPORTS]

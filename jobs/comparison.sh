@@ -36,7 +36,7 @@ limited() {
 }
 
 status=0
-"$@" "$python" -m chainer_crossbn.doctor --out "$OUT" || status=$?
+"$@" "$python" -m chainer_crossbn doctor --out "$OUT" || status=$?
 # 1: something will hurt, but it runs.
 [ "$status" -le 1 ] || exit "$status"
 

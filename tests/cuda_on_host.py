@@ -33,13 +33,13 @@ def _directory():
 
 
 class Launcher:
-    """As :class:`chainer_crossbn.kernels.launching.Launcher`, for NumPy arrays."""
+    """As :class:`chainer_crossbn.kernels.cuda.launching.Launcher`, for NumPy arrays."""
 
     multiprocessors = 2
 
     def __init__(self, source, options):
         # The stand-in for CuPy, without which this can't be imported, imports us.
-        from chainer_crossbn.kernels.launching import OPTIONS
+        from chainer_crossbn.kernels.cuda.launching import OPTIONS
 
         self._launch = load(source.read_text(), (*OPTIONS, *options))
         self._counters = np.zeros(1 << 14, np.uint32)
@@ -55,7 +55,7 @@ class Launcher:
 
 @functools.cache
 def launcher(source, options=()):
-    """As :func:`chainer_crossbn.kernels.launching.launcher`, for NumPy arrays."""
+    """As :func:`chainer_crossbn.kernels.cuda.launching.launcher`, for NumPy arrays."""
     return Launcher(source, options)
 
 

@@ -11,12 +11,13 @@ from test_train_cifar import SMALL, SYNTHETIC, assert_refused
 UNLIKE = """
 import importlib.metadata, os, sys
 from mpi4py import MPI
-from chainer_crossbn import ranks, training
+from chainer_crossbn.commands.train import alike
+from chainer_crossbn.commands.train.main import main
 
 argv = sys.argv[1:]
 if MPI.COMM_WORLD.rank == 1:
     {change}
-sys.exit(training.main(argv))
+sys.exit(main(argv))
 """
 
 
@@ -26,7 +27,10 @@ sys.exit(training.main(argv))
         ("argv += ['--bn', 'none']", "its arguments is .* none, not "),
         ("os.environ['CHAINER_DTYPE'] = 'float64'", "its CHAINER_DTYPE is float64"),
         ("os.environ['CHAINER_CROSSBN_TIMEOUT'] = 'x'", "_TIMEOUT is x, not 30"),
-        ("ranks.Path = lambda _: __import__('pathlib').Path('/nowhere/x')", "checksum"),
+        (
+            "alike.Path = lambda _: __import__('pathlib').Path('/nowhere/a/b/c')",
+            "checksum",
+        ),
         ("importlib.metadata.version = lambda name: '1'", "version of chainer is 1"),
     ],
 )
@@ -39,10 +43,10 @@ def test_ranks_that_differ(tmp_path, change, message):
 
 def test_many_fill_the_cache_of_kernels(tmp_path):
     code = (
-        "import numpy; from chainer_crossbn.kernels import update\n"
+        "import numpy; from chainer_crossbn.kernels.cpu import sgd\n"
         "x = numpy.ones(3, numpy.float32)\n"
-        "update.momentum_sgd(x, x.copy(), x.copy(), 0.5, 0.0, 0.0)\n"
-        "print(x[0], sum(update._momentum_sgd.stats.cache_hits.values()))"
+        "sgd.momentum_sgd(x, x.copy(), x.copy(), 0.5, 0.0, 0.0)\n"
+        "print(x[0], sum(sgd._momentum_sgd.stats.cache_hits.values()))"
     )
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
 

@@ -15,7 +15,7 @@ from chainer import gradient_check
 from reference import error
 
 from chainer_crossbn import CrossBatchNormalization, cross_batch_normalization
-from chainer_crossbn.comparators import PaperBatchNormalization
+from chainer_crossbn.links import PaperBatchNormalization
 
 
 @pytest.fixture(scope="module")

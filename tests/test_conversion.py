@@ -14,7 +14,7 @@ import pytest
 from chainermn.links import MultiNodeBatchNormalization
 
 from chainer_crossbn import CrossBatchNormalization, create_cross_bn_model
-from chainer_crossbn.comparators import PaperBatchNormalization
+from chainer_crossbn.links import PaperBatchNormalization
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ import pytest
 from chainer import gradient_check
 from reference import error
 
-from chainer_crossbn.convolution_2d import Convolution2D, convolution_2d
-from chainer_crossbn.kernels import columns, winograd
+from chainer_crossbn.functions.convolution_2d import convolution_2d
+from chainer_crossbn.kernels.cpu import im2col, winograd
+from chainer_crossbn.links.convolution_2d import Convolution2D
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 # x, W
@@ -108,7 +109,7 @@ def test_function(x, w, stride, pad, dtype):
 @pytest.mark.parametrize("x,w,stride,pad", GENERAL)
 def test_blocks_of_columns(x, w, stride, pad, size, monkeypatch):
     """Of some rows of an image, one image, or several."""
-    monkeypatch.setattr(columns, "_BLOCK_BYTES", size)
+    monkeypatch.setattr(im2col, "_BLOCK_BYTES", size)
     x = (min(x[0], 3), *x[1:])
     test_function(x, w, stride, pad, "float64")
 
@@ -123,7 +124,7 @@ def test_arrays_need_not_be_contiguous(view):
         ),
         "sliced": lambda v: np.repeat(v, 2, axis=0)[::2],
     }[view]
-    for module in (winograd, columns):
+    for module in (winograd, im2col):
         more = () if module is winograd else ((1, 1), (1, 1))
         shapes = (
             () if module is winograd else (x.shape,),

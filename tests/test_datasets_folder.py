@@ -11,7 +11,7 @@ from image_trees import picture, truncate, write
 from chainer_crossbn import datasets
 from chainer_crossbn.datasets import decoding, imagenet
 from chainer_crossbn.datasets.index import Index
-from chainer_crossbn.loading import Loader, Request
+from chainer_crossbn.datasets.loading import Loader, Request
 
 
 @pytest.fixture

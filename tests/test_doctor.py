@@ -12,10 +12,10 @@ import chainer_crossbn  # noqa: F401  makes Chainer importable
 import pytest
 from mpi import ROOT, mpiexec
 
-from chainer_crossbn.doctor import checks, disk, findings, gpus, launch, screen
-from chainer_crossbn.doctor.timing import Time
+from chainer_crossbn.commands.doctor import checks, disk, findings, gpus, launch, screen
+from chainer_crossbn.commands.doctor.timing import Time
 
-DOCTOR = ("-m", "chainer_crossbn.doctor")
+DOCTOR = ("-m", "chainer_crossbn", "doctor")
 LEVELS = {"note": 0, "warning": 1, "error": 2}
 
 
@@ -98,7 +98,7 @@ def test_settings_that_are_wrong():
 UNLIKE = """
 import os, sys
 from mpi4py import MPI
-from chainer_crossbn import doctor
+from chainer_crossbn.commands import doctor
 if MPI.COMM_WORLD.rank == 1:
     {change}
 sys.exit(doctor.main([{arguments}]))

@@ -1,4 +1,4 @@
-"""``python -m chainer_crossbn.experiments`` as a user sees it."""
+"""``python -m chainer_crossbn experiments`` as a user sees it."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import time
 import pytest
 from mpi import ROOT
 
-from chainer_crossbn import experiments
+from chainer_crossbn.commands import experiments
 from chainer_crossbn.experiments import (
     chosen_rules,
     definitions,
@@ -112,7 +112,7 @@ def files(root):
 def one_error(capsys, *words):
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("chainer_crossbn.experiments: error: ")
+    assert shown.err.startswith("chainer_crossbn experiments: error: ")
     assert shown.err.count("\n") == 1
     for word in words:
         assert word in shown.err
@@ -458,7 +458,7 @@ def test_a_run_that_is_refused_stops_all(fake, out, capsys):
     fake("sys.exit(print('train_cifar.py: error: no', file=sys.stderr) or 2)")
     assert main(out) == 2
     assert capsys.readouterr().err == (
-        f"chainer_crossbn.experiments: error: {NONE}: train_cifar.py: error: no\n"
+        f"chainer_crossbn experiments: error: {NONE}: train_cifar.py: error: no\n"
     )
 
 
@@ -495,7 +495,7 @@ def test_stop(fake, out, capsys, signum):
     started = time.monotonic()
     assert main(out, "--only", "fig3") == 128 + signum
     assert time.monotonic() - started < 30
-    message = "chainer_crossbn.experiments: stopped; the same command goes on\n"
+    message = "chainer_crossbn experiments: stopped; the same command goes on\n"
     assert capsys.readouterr().err == message
     # Free again, so that no process that the run has started is alive.
     with lock.held(out):
@@ -506,7 +506,14 @@ def test_smoke(out):
     """On real ranks; stopped in its first run, and then taken up again."""
     # Of the paper, of times, and beyond: others differ in flags.
     names = "fig3", "table2", "scaling", "large"
-    command = [sys.executable, "-m", "chainer_crossbn.experiments", "--scale", "smoke"]
+    command = [
+        sys.executable,
+        "-m",
+        "chainer_crossbn",
+        "experiments",
+        "--scale",
+        "smoke",
+    ]
     command += ["--out", str(out), "--jobs", "1", "--only", *names]
     options = {"cwd": ROOT, "text": True, "stderr": subprocess.PIPE}
     options["env"] = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -597,7 +604,7 @@ def test_a_broken_search_is_refused(out, capsys):
 
 
 def test_no_chainer_and_no_mpi():
-    code = "import sys, chainer_crossbn.experiments.command as c; c.main(['--list']);"
+    code = "import sys, chainer_crossbn.commands.experiments as c; c.main(['--list']);"
     code += "assert not {'chainer', 'chainermn', 'mpi4py'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from chainer_crossbn import experiments
+from chainer_crossbn.commands import experiments
 from chainer_crossbn.experiments import (
     chosen_rules,
     claims,

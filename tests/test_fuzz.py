@@ -21,10 +21,13 @@ import chainer_crossbn  # noqa: F401  makes Chainer importable
 # isort: split
 import numpy as np
 
-from chainer_crossbn import datasets, plotting
-from chainer_crossbn.command_line import UsageError
+from chainer_crossbn import datasets
+from chainer_crossbn.commands import plot
+from chainer_crossbn.commands.train import options, resume
 from chainer_crossbn.datasets import cifar
-from chainer_crossbn.snapshots import resumption, storage
+from chainer_crossbn.errors import UsageError
+from chainer_crossbn.runs import reading
+from chainer_crossbn.training.snapshots import storage
 
 fuzzed = settings(
     max_examples=int(os.environ.get("FUZZ_CASES", "50")),
@@ -97,7 +100,7 @@ def test_command_lines(tmp_path_factory, line, n_ranks):
     out = tmp_path_factory.getbasetemp() / "nothing"
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            plan = resumption.plan([*line, "--out", str(out)], n_ranks)
+            plan = resume.plan([*line, "--out", str(out)], n_ranks)
     except UsageError as error:
         assert_one_line(error)
     except SystemExit as ended:  # --help
@@ -225,20 +228,20 @@ def test_logs(tmp_path_factory, data):
     record = json.loads((run / "args.json").read_text())
     record["arguments"]["out"] = "result"  # the same in all cases
     (run / "args.json").write_bytes(data.draw(texts(record)))
-    runs, skipped = plotting.find_runs([folder])
+    runs, skipped = reading.find_runs([folder])
     assert len(runs) + len(skipped) == 1
     for _, reason in skipped:
         assert_one_line(reason)
     shown = io.StringIO()
     with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(io.StringIO()):
-        status = plotting.main([str(folder), "--out", str(folder / "figures")])
+        status = plot.main([str(folder), "--out", str(folder / "figures")])
     assert status in (0, 2)
     assert len(shown.getvalue().splitlines()) >= (status == 2)
 
 
 RECORD = {
     "program": "chainer_crossbn",
-    "arguments": {**vars(resumption.arguments.parse([])), "name": "run"},
+    "arguments": {**vars(options.parse([])), "name": "run"},
     "n_ranks": 2,
     "ranks": [{"rank": 0, "pid": 1, "host": "a"}],
     "dataset": {"name": "cifar10", "checksum": "c0ffee"},
@@ -253,11 +256,11 @@ def test_records_of_runs_to_go_on_with(tmp_path_factory, data):
     run = tmp_path_factory.mktemp("records")
     (run / "args.json").write_bytes(data.draw(texts(RECORD)))
     try:
-        plan = resumption.plan(["--resume", str(run)], 2)
+        plan = resume.plan(["--resume", str(run)], 2)
     except UsageError as error:
         assert_one_line(error)
     else:
-        assert resumption.last_seen(plan.record)
+        assert resume.last_seen(plan.record)
     assert [path.name for path in run.iterdir()] == ["args.json"]
 
 
@@ -284,7 +287,7 @@ def test_the_flags_are_those_of_the_program():
     known = {"-b", "-e", "--nonsense", *FLAGS}
     help_text = io.StringIO()
     with contextlib.redirect_stdout(help_text), pytest.raises(SystemExit):
-        resumption.arguments.parse(["--help"])
+        options.parse(["--help"])
     wanted = {w.strip(",") for w in help_text.getvalue().split() if w.startswith("--")}
     assert {w for w in wanted if w[2:].replace("-", "").isalpha()} - known <= {
         *("--help", "--out", "--no-model.", "--bn"),

@@ -14,7 +14,7 @@ import chainer_crossbn  # noqa: F401  makes Chainer importable
 import pytest
 from mpi import ROOT
 
-from chainer_crossbn.experiments import main
+from chainer_crossbn.commands.experiments import main
 
 JOBS = ROOT / "jobs"
 SCRIPTS = sorted(JOBS.glob("*.sh"))

@@ -18,21 +18,13 @@ from mpi import ROOT, mpiexec
 from numba.core.dispatcher import Dispatcher
 from reference import error
 
-from chainer_crossbn import kernels, normalizers
-from chainer_crossbn.kernels import (
-    arrays,
-    columns,
-    cpu,
-    gpu,
-    launching,
-    pooling,
-    products,
-    update,
-    winograd,
-)
-from chainer_crossbn.kernels.groups import WHOLE, Groups
-from chainer_crossbn.models import VGG16
-from chainer_crossbn.optimizers import MomentumSGD
+from chainer_crossbn import kernels
+from chainer_crossbn.kernels.cpu import im2col, matmul, pooling, sgd, winograd
+from chainer_crossbn.kernels.cuda import launching
+from chainer_crossbn.kernels.normalization import array_api, cuda, numba
+from chainer_crossbn.kernels.normalization.groups import WHOLE, Groups
+from chainer_crossbn.models import VGG16, normalizations
+from chainer_crossbn.training.optimizers import MomentumSGD
 
 SHAPES = [
     *((1, 1, 1), (2, 3, 1), (4, 5, 7), (3, 8, 1024), (0, 4, 9)),
@@ -46,7 +38,7 @@ SHAPES = [
 TOLERANCE = {"float16": 1e-3, "float32": 1e-6, "float64": 1e-13}
 
 
-@pytest.fixture(params=[arrays, cpu, gpu], ids=["arrays", "cpu", "gpu"])
+@pytest.fixture(params=[array_api, numba, cuda], ids=["arrays", "cpu", "gpu"])
 def module(request, monkeypatch):
     monkeypatch.setattr(launching, "launcher", cuda_on_host.launcher)
     return request.param
@@ -332,12 +324,12 @@ def launches(monkeypatch, shape, groups):
     monkeypatch.setattr(launching, "launcher", launcher)
     x, gy, _ = case(shape, "float32")
     gamma, beta = parameters(shape, "float32")
-    mean, m2 = gpu.moments(x, groups)
+    mean, m2 = cuda.moments(x, groups)
     others = mean, m2, 1e-3, gamma, beta, (None, None), 0.9
-    _, inv_std = gpu.normalize_batch(x, None, *others, groups=groups)
-    total, _ = gpu.gradient_sums(x, gy, mean, inv_std, gamma.dtype, groups=groups)
+    _, inv_std = cuda.normalize_batch(x, None, *others, groups=groups)
+    total, _ = cuda.gradient_sums(x, gy, mean, inv_std, gamma.dtype, groups=groups)
     vectors = mean, inv_std, gamma, total
-    gpu.input_gradient(x, gy, *vectors, None, groups=groups)
+    cuda.input_gradient(x, gy, *vectors, None, groups=groups)
     return found
 
 
@@ -356,7 +348,7 @@ def test_more_groups_than_a_gpu_takes(monkeypatch):
     monkeypatch.setattr(launching, "launcher", cuda_on_host.launcher)
     x = np.zeros((65536, 1, 1), "f")
     with pytest.raises(ValueError, match="at most 65535 groups .* not 65536"):
-        gpu.moments(x, Groups(65536, 65536))
+        cuda.moments(x, Groups(65536, 65536))
 
 
 def test_running_statistics_do_not_hang_on_images(module):
@@ -398,23 +390,23 @@ def test_more_blocks_than_merge_at_once(shape, monkeypatch):
     monkeypatch.setattr(launching, "launcher", cuda_on_host.launcher)
     monkeypatch.setattr(cuda_on_host.Launcher, "multiprocessors", 128)
     x, gy, _ = case(shape, "float32")
-    mean, m2 = gpu.moments(x)
+    mean, m2 = cuda.moments(x)
     expected = exact(x).mean(axis=(0, 2)).astype(np.float64)
     assert error(mean, expected) < 1e-15
     assert error(m2, summed((exact(x) - exact(expected)) ** 2)) < 1e-13
-    sums, _ = gpu.gradient_sums(x, gy, mean, np.ones(shape[1]), np.dtype("f"))
+    sums, _ = cuda.gradient_sums(x, gy, mean, np.ones(shape[1]), np.dtype("f"))
     expected = summed(exact(gy)), summed(exact(gy) * (exact(x) - exact(mean)))
     assert error(sums, np.concatenate(expected)) < 1e-13
 
 
-@pytest.mark.parametrize("module", [arrays, cpu])  # it runs on the host
+@pytest.mark.parametrize("module", [array_api, numba])  # it runs on the host
 @pytest.mark.parametrize("counts", [(3, 5), (0, 5), (5, 0), (0, 0), (1, 1)])
 def test_merge(module, counts):
     state = np.random.RandomState(0)
     parts = [state.randn(n, 200, 1) * 3 + 1000 for n in counts]
-    vectors = [np.concatenate([[len(part)], *cpu.moments(part)]) for part in parts]
+    vectors = [np.concatenate([[len(part)], *numba.moments(part)]) for part in parts]
     whole = np.concatenate(parts)
-    expected = np.concatenate([[len(whole)], *cpu.moments(whole)])
+    expected = np.concatenate([[len(whole)], *numba.moments(whole)])
     merged = [v.copy() for v in vectors]
     module.merge(vectors[0], merged[1])
     module.merge(vectors[1], merged[0])
@@ -426,7 +418,7 @@ def test_precompile_covers_training():
     kernels.precompile()
     before = signatures()
     comm = chainermn.create_communicator("naive")
-    model = VGG16(3, normalizers.create("multigpu", comm), width=4, fc_units=8)
+    model = VGG16(3, normalizations.create("multigpu", comm), width=4, fc_units=8)
     optimizer = MomentumSGD(weight_decay=1e-4).setup(model)
     for batchsize in (1, 40):  # which take different ways through the convolutions
         x, t = case((batchsize, 3, 32 * 32), "float32")[0], np.arange(batchsize) % 3
@@ -450,6 +442,6 @@ def signatures():
     """Return how many signatures each compiled function is compiled for."""
     algorithms = winograd._F4, winograd._F2
     found = [*(v for algorithm in algorithms for v in algorithm)]
-    for module in (columns, cpu, pooling, products, update):
+    for module in (im2col, numba, pooling, matmul, sgd):
         found += vars(module).values()
     return [len(f.signatures) for f in found if isinstance(f, Dispatcher)]

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from chainer_crossbn import experiments
-from chainer_crossbn.command_line import UsageError
+from chainer_crossbn.commands import experiments
+from chainer_crossbn.errors import UsageError
 from chainer_crossbn.experiments import (
     chosen_rules,
     figures,

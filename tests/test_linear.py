@@ -10,8 +10,9 @@ import pytest
 from chainer import gradient_check
 from reference import error
 
-from chainer_crossbn.kernels import products
-from chainer_crossbn.linear import Linear, linear
+from chainer_crossbn.functions.linear import linear
+from chainer_crossbn.kernels.cpu import matmul
+from chainer_crossbn.links.linear import Linear
 
 TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
 # Rows of x, outputs, inputs: for the kernels, and for BLAS.
@@ -44,12 +45,12 @@ def test_function(n, outputs, inputs, dtype):
 
 
 def test_few_rows_do_not_go_through_blas(monkeypatch):
-    monkeypatch.setattr(products.numpy, "matmul", None)
+    monkeypatch.setattr(matmul.numpy, "matmul", None)
     x, w, gy = arrays("float32", (2, 1024), (1024, 1024), (2, 1024))
     gw = np.outer(gy[0], x[0]) + np.outer(gy[1], x[1])
-    assert error(products.forward(x, w), x @ w.T) < 1e-5
-    assert error(products.gradient_of_input(gy, w), gy @ w) < 1e-5
-    assert error(products.gradient_of_weights(x, gy), gw) < 1e-5
+    assert error(matmul.forward(x, w), x @ w.T) < 1e-5
+    assert error(matmul.gradient_of_input(gy, w), gy @ w) < 1e-5
+    assert error(matmul.gradient_of_weights(x, gy), gw) < 1e-5
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -59,9 +60,9 @@ def test_what_is_not_finite_stays(bad, place):
     values[place][1, 5] = bad
     x, w, gy = values.values()
     for found, value in (
-        (products.forward(x, w), x @ w.T),
-        (products.gradient_of_input(gy, w), gy @ w),
-        (products.gradient_of_weights(x[:2], gy[:2]), gy[:2].T @ x[:2]),
+        (matmul.forward(x, w), x @ w.T),
+        (matmul.gradient_of_input(gy, w), gy @ w),
+        (matmul.gradient_of_weights(x[:2], gy[:2]), gy[:2].T @ x[:2]),
     ):
         assert np.array_equal(np.isfinite(found), np.isfinite(value))
 

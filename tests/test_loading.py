@@ -9,7 +9,7 @@ import pytest
 
 from chainer_crossbn import datasets
 from chainer_crossbn.datasets import LazyImages
-from chainer_crossbn.loading import Loader, Request, in_memory, in_order
+from chainer_crossbn.datasets.loading import Loader, Request, in_memory, in_order
 
 
 class Counted(LazyImages):

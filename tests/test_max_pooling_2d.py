@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from chainer import gradient_check
 
-from chainer_crossbn.max_pooling_2d import max_pooling_2d
+from chainer_crossbn.functions.max_pooling_2d import max_pooling_2d
 
 SHAPES = [
     ((2, 3, 8, 8), 2),

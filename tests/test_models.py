@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from chainer import gradient_check
 
-from chainer_crossbn import CrossBatchNormalization, arguments, models, normalizers
-from chainer_crossbn.command_line import UsageError
-from chainer_crossbn.models import MODELS
-from chainer_crossbn.subsampling import subsample_and_widen
+from chainer_crossbn import CrossBatchNormalization, models
+from chainer_crossbn.commands.train import options
+from chainer_crossbn.errors import UsageError
+from chainer_crossbn.functions.subsample import subsample_and_widen
+from chainer_crossbn.models import MODELS, normalizations
 
 # Parameters of the full network with 1000 classes for large images, with 10 for those
 # of 32x32, and normalizations. He et al. (2016) have "0.27M", "0.85M" and "1.7M" for
@@ -69,23 +70,23 @@ def test_all_are_here():
 
 @pytest.mark.parametrize("name", NORMALIZED)
 def test_parameters_of_the_normalized_network(comm, name):
-    model = full(name, normalizers.create("multigpu", comm))
-    parameters, normalizations = NORMALIZED[name]
+    model = full(name, normalizations.create("multigpu", comm))
+    parameters, n_normalizations = NORMALIZED[name]
     assert count(model) == parameters
-    assert model.n_normalizations == normalizations
+    assert model.n_normalizations == n_normalizations
     links = list(model.links())
     norms = [link for link in links if isinstance(link, CrossBatchNormalization)]
     convolutions = [link for link in links if isinstance(link, L.Convolution2D)]
-    assert len(norms) == len(convolutions) == normalizations
+    assert len(norms) == len(convolutions) == n_normalizations
     assert all(link.b is None for link in convolutions)
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_parameters_of_the_published_network(comm, name):
-    assert count(full(name, normalizers.create("none", comm))) == PLAIN[name]
+    assert count(full(name, normalizations.create("none", comm))) == PLAIN[name]
 
 
-class Places(normalizers.Normalization):
+class Places(normalizations.Normalization):
     """Notes the places that are given out, and those that are passed."""
 
     def __init__(self):
@@ -114,10 +115,10 @@ def test_normalizations_are_counted_in_forward_order(name):
     assert places.passed == places.given
 
 
-@pytest.mark.parametrize("bn", normalizers.NAMES)
+@pytest.mark.parametrize("bn", normalizations.NAMES)
 @pytest.mark.parametrize("name", ["alexnet", "googlenet", "resnet20", "resnet50"])
 def test_every_normalization(comm, name, bn):
-    normalization = normalizers.create(bn, comm)
+    normalization = normalizations.create(bn, comm)
     model, x = small(name, normalization)
     normalization.prepare(model, x)
     y = model(x)
@@ -131,7 +132,7 @@ def test_every_normalization(comm, name, bn):
 @pytest.mark.parametrize("image_size", [32, 64, 75, 224])
 @pytest.mark.parametrize("name", ["alexnet", "googlenet", "resnet20", "resnet50"])
 def test_image_sizes(comm, name, image_size):
-    normalization = normalizers.create("none", comm)
+    normalization = normalizations.create("none", comm)
     if image_size < MODELS[name].least_image_size:
         with pytest.raises(ValueError, match="AlexNet takes images of 63x63 or more"):
             small(name, normalization, image_size)
@@ -143,17 +144,17 @@ def test_image_sizes(comm, name, image_size):
 @pytest.mark.parametrize("name", MODELS)
 def test_smallest_images(comm, name):
     least = MODELS[name].least_image_size
-    model, x = small(name, normalizers.create("multigpu", comm), least)
+    model, x = small(name, normalizations.create("multigpu", comm), least)
     assert model(x).shape == (2, 7)
     if name in ("alexnet", "googlenet"):
         with pytest.raises((ValueError, AssertionError)):
-            model, x = small(name, normalizers.create("multigpu", comm), least - 1)
+            model, x = small(name, normalizations.create("multigpu", comm), least - 1)
             model(x)
 
 
 @pytest.mark.parametrize("end,place", [("front", 2), ("back", -2)])
 def test_some_layers(comm, end, place):
-    rule = normalizers.create("multigpu", comm, layers=(end, 3), rest="none")
+    rule = normalizations.create("multigpu", comm, layers=(end, 3), rest="none")
     model, x = small("resnet50", rule)
     model(x)
     # conv1, and two of the first block; or two of the last block, which projects not
@@ -170,7 +171,7 @@ def test_some_layers(comm, end, place):
 @pytest.mark.parametrize("bn", ["multigpu", "group", "layer", "none"])
 @pytest.mark.parametrize("name", ["resnet20", "resnet50"])
 def test_zero_gamma_makes_blocks_begin_as_the_identity(comm, name, bn):
-    normalization = normalizers.create(bn, comm)
+    normalization = normalizations.create(bn, comm)
     model, x = small(name, normalization, zero_gamma=True)
     normalization.prepare(model, x)
     block = model.blocks[2]
@@ -182,7 +183,7 @@ def test_zero_gamma_makes_blocks_begin_as_the_identity(comm, name, bn):
 
 
 def test_auxiliary_classifiers(comm):
-    none = normalizers.create("none", comm)
+    none = normalizations.create("none", comm)
     model = models.create("googlenet", 1000, none, auxiliary=True)
     # as Caffe's, and Chainer's own
     assert count(model) == 13_378_280
@@ -206,7 +207,7 @@ def test_responses_are_normalized_where_nothing_else_does(comm):
 
     for name in ("alexnet", "googlenet"):
         for bn in ("none", "multigpu"):
-            model, x = small(name, normalizers.create(bn, comm))
+            model, x = small(name, normalizations.create(bn, comm))
             with Names():
                 model(x)
         labels = [found.pop(bn) for bn in ("none", "multigpu")]
@@ -233,8 +234,8 @@ def test_subsampling(order):
 
 
 def parsed(*flags):
-    args = arguments.parse(flags)
-    arguments.complete(args, 8)
+    args = options.parse(flags)
+    options.complete(args, 8)
     return args
 
 

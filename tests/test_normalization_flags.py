@@ -9,7 +9,7 @@ import pytest
 from mpi import ROOT
 from test_train_cifar import SMALL, SYNTHETIC, assert_refused, but_times, read, train
 
-from chainer_crossbn import arguments
+from chainer_crossbn.commands.train import options
 
 OPTIONS = {
     *("bn_group_size", "bn_layers", "bn_rest", "paper_allreduces", "paper_backward"),
@@ -133,8 +133,8 @@ def test_plot_draws_them(run, tmp_path):
     ],
 )
 def test_names_tell_what_is_not_the_default(flags, words):
-    args = arguments.parse(["--bn", *flags.split()])
-    arguments.complete(args, 8)
+    args = options.parse(["--bn", *flags.split()])
+    options.complete(args, 8)
     assert args.name == f"vgg16-{words}-b64-r8-s0"
 
 

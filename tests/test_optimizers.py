@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from reference import error
 
-from chainer_crossbn.optimizers import MomentumSGD
+from chainer_crossbn.training.optimizers import MomentumSGD
 
 
 def model(dtype):

@@ -12,8 +12,10 @@ import pytest
 from matplotlib.colors import same_color, to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from chainer_crossbn import plotting
-from chainer_crossbn.plotting import bars, trends
+from chainer_crossbn.commands import plot
+from chainer_crossbn.plotting import bars, groups, networks, trends
+from chainer_crossbn.plotting.groups import time_ratio
+from chainer_crossbn.runs import reading
 
 PLOT = Path(__file__).parents[1] / "plot.py"
 # Seconds of training per epoch; two more an epoch go into evaluation.
@@ -86,13 +88,13 @@ def write_run(root, bn, batch=64, log=None, name=None, **arguments):
 
 
 def groups_of(*paths):
-    runs, skipped = plotting.find_runs(paths)
+    runs, skipped = reading.find_runs(paths)
     assert not skipped
-    return plotting.group_runs(runs)
+    return groups.group_runs(runs)
 
 
 def draw(*paths):
-    return dict(plotting.draw(groups_of(*paths))[0])
+    return dict(plot.draw(groups_of(*paths))[0])
 
 
 def paper_runs(root, pairs):
@@ -161,7 +163,7 @@ def command(tmp_path_factory):
     paper_runs(root, BATCH_64)
     before = files(root)
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        assert plotting.main([str(root)]) == 0
+        assert plot.main([str(root)]) == 0
     return root, before, out.getvalue()
 
 
@@ -220,7 +222,7 @@ def test_ratio_to_median_of_seeds(tmp_path, capsys, unsaved):
         log = epochs(seconds=seconds)
         write_run(tmp_path, "normal", seed=seed, log=log)
     write_run(tmp_path, "multigpu")
-    assert plotting.main([str(tmp_path)]) == 0
+    assert plot.main([str(tmp_path)]) == 0
     out = capsys.readouterr().out
     for name, ratio in (
         ("normal-b64-s0", "0.800"),
@@ -238,7 +240,7 @@ def test_out_keeps_what_is_there(tmp_path, capsys, unsaved):
     (out / "notes.txt").write_text("mine")
     (out / "fig3.png").write_bytes(b"mine, but not drawn anew")
     before = files(tmp_path)
-    assert plotting.main([str(runs / "normal-b64-s0"), "--out", str(out)]) == 0
+    assert plot.main([str(runs / "normal-b64-s0"), "--out", str(out)]) == 0
     after = files(tmp_path)
     assert {path: after[path] for path in before} == before
     new = {path.name for path in set(after) - set(before)}
@@ -248,10 +250,10 @@ def test_out_keeps_what_is_there(tmp_path, capsys, unsaved):
 
 def test_redrawn_in_place(tmp_path, capsys, monkeypatch):
     path = write_run(tmp_path, "normal", log=epochs(length=2))
-    assert plotting.main([str(tmp_path)]) == 0
+    assert plot.main([str(tmp_path)]) == 0
     before = files(tmp_path)
     (path / "log").write_text(json.dumps(epochs()))
-    assert plotting.main([str(tmp_path)]) == 0
+    assert plot.main([str(tmp_path)]) == 0
     after = files(tmp_path)
     assert set(after) == set(before)
     same = {path.name for path in before if after[path] == before[path]}
@@ -262,7 +264,7 @@ def test_redrawn_in_place(tmp_path, capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fsync)
-    assert plotting.main([str(tmp_path)]) == 2
+    assert plot.main([str(tmp_path)]) == 2
     assert one_error(capsys, tmp_path, "No space left on device")
     assert files(tmp_path) == after
 
@@ -274,7 +276,7 @@ def test_foreign_file_not_overwritten(tmp_path, capsys, name):
     (tmp_path / "out" / name).write_bytes(b"\x89PNG\r\n\x1a\nof another program")
     before = files(tmp_path)
     out = str(tmp_path / "out")
-    assert plotting.main([str(tmp_path / "runs"), "--out", out]) == 2
+    assert plot.main([str(tmp_path / "runs"), "--out", out]) == 2
     assert one_error(capsys, tmp_path / "out" / name, "--out")
     assert files(tmp_path) == before
 
@@ -285,7 +287,7 @@ def test_out_cannot_be_written(tmp_path, capsys, out):
     (tmp_path / "file").write_text("mine")
     before = files(tmp_path)
     command = [str(tmp_path / "runs"), "--out", str(tmp_path / out)]
-    assert plotting.main(command) == 2
+    assert plot.main(command) == 2
     assert one_error(capsys, tmp_path / out, "choose another --out")
     assert files(tmp_path) == before
 
@@ -303,7 +305,7 @@ def test_out_cannot_be_written(tmp_path, capsys, out):
 def test_bad_arguments(tmp_path, capsys, argv, words):
     (tmp_path / "notes.txt").write_text("mine")
     argv = [argument.format(tmp_path) for argument in argv]
-    assert plotting.main([*argv, "--out", str(tmp_path / "out")]) == 2
+    assert plot.main([*argv, "--out", str(tmp_path / "out")]) == 2
     assert one_error(capsys, *words)
     assert list(tmp_path.iterdir()) == [tmp_path / "notes.txt"]
 
@@ -311,7 +313,7 @@ def test_bad_arguments(tmp_path, capsys, argv, words):
 def test_broken_run_named_and_skipped(tmp_path, capsys, unsaved):
     write_run(tmp_path, "normal")
     broken = write_run(tmp_path, "multigpu", log="")
-    assert plotting.main([str(tmp_path)]) == 0
+    assert plot.main([str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     assert err == f"plot.py: skipped {broken}: log is empty\n"
     assert "normal-b64-s0" in out and "multigpu-b64-s0" not in out
@@ -322,21 +324,21 @@ def test_only_broken_runs(tmp_path, capsys):
     for bn in ("multigpu", "none", "normal"):
         write_run(tmp_path, bn, log="")
     before = files(tmp_path)
-    assert plotting.main([str(tmp_path)]) == 2
+    assert plot.main([str(tmp_path)]) == 2
     first = tmp_path / "multigpu-b64-s0"
     assert one_error(capsys, first, "log is empty", "2 others")
     assert files(tmp_path) == before
 
 
 def test_line_break_in_name_stays_in_line(tmp_path, capsys):
-    assert plotting.main([str(tmp_path / "a\nb\x1b[2J")]) == 2
+    assert plot.main([str(tmp_path / "a\nb\x1b[2J")]) == 2
     assert one_error(capsys, r"a\nb\x1b[2J")
 
 
 def test_runs_without_common_directory(monkeypatch, capsys, tmp_path):
     write_run(tmp_path, "normal")
     monkeypatch.setattr(os.path, "commonpath", lambda paths: os.path.abspath(os.sep))
-    assert plotting.main([str(tmp_path)]) == 2
+    assert plot.main([str(tmp_path)]) == 2
     assert one_error(capsys, "--out")
 
 
@@ -371,7 +373,7 @@ def test_script_loads_neither_chainer_nor_windows(tmp_path):
     before = files(tmp_path)
     assert len(before) == 3 + 8
     # The same runs give the same bytes.
-    assert plotting.main([str(tmp_path)]) == 0
+    assert plot.main([str(tmp_path)]) == 0
     assert files(tmp_path) == before
 
 
@@ -562,17 +564,17 @@ def test_options_of_a_normalization_make_networks_of_their_own(tmp_path):
     (ax,) = (a for a in draw(tmp_path)["accuracy"].axes if a.lines)
     assert len({line.get_color() for line in ax.lines}) == len(groups)
     # and all on the scale of normalBN, so that times compare
-    ratios = [plotting.groups.time_ratio(15, group, groups) for group in groups]
+    ratios = [time_ratio(15, group, groups) for group in groups]
     assert ratios == [1.5] * len(groups)
 
 
 def test_defaults_of_options_are_those_of_training():
-    from chainer_crossbn import normalizers
+    from chainer_crossbn.models import normalizations
 
-    for name, options in normalizers.OPTIONS.items():
-        assert plotting.networks.of({"bn": name, **options}) == name
+    for name, options in normalizations.OPTIONS.items():
+        assert networks.of({"bn": name, **options}) == name
         for option in options:
-            assert plotting.networks.of({"bn": name, option: "other"}) != name
+            assert networks.of({"bn": name, option: "other"}) != name
 
 
 def test_diverging_run_leaves_axis_to_others(tmp_path):
@@ -688,7 +690,7 @@ FIG5 = (("normal", 4), ("multigpu", 4), ("normal", 64))
     ],
 )
 def test_figures_of_paper(tmp_path, pairs, wanted):
-    drawn, missing = plotting.draw(groups_of(paper_runs(tmp_path, pairs)))
+    drawn, missing = plot.draw(groups_of(paper_runs(tmp_path, pairs)))
     assert [name for name, _ in drawn] == FILES_64[:4] + wanted
     left = {"fig3", "fig4", "fig5", "table2"}.difference(wanted)
     assert {line.partition(" not drawn: needs ")[0] for line in missing} == left
@@ -736,7 +738,7 @@ def test_table2_shows_seconds_and_ratios(command):
 def test_table2_needs_finished_runs(tmp_path):
     paper_runs(tmp_path, BATCH_64[:2])
     write_run(tmp_path, "multigpu", log=epochs("multigpu", length=2))
-    drawn, missing = plotting.draw(groups_of(tmp_path))
+    drawn, missing = plot.draw(groups_of(tmp_path))
     assert "fig3" in dict(drawn) and "table2" not in dict(drawn)
     assert "table2 not drawn: its runs are unfinished" in missing
 
@@ -744,7 +746,7 @@ def test_table2_needs_finished_runs(tmp_path):
 def test_runs_of_different_settings_make_no_figure(tmp_path):
     paper_runs(tmp_path, BATCH_64[:2])
     write_run(tmp_path, "multigpu", width=64)
-    drawn, missing = plotting.draw(groups_of(tmp_path))
+    drawn, missing = plot.draw(groups_of(tmp_path))
     assert "fig3" not in dict(drawn)
     assert "fig3 not drawn: its runs differ in width" in missing
 
@@ -833,7 +835,7 @@ def mixed(tmp_path):
 
 
 def test_virtual_ranks_have_no_ratio(mixed, capsys, unsaved):
-    assert plotting.main([str(mixed)]) == 0
+    assert plot.main([str(mixed)]) == 0
     out = capsys.readouterr().out
     for bn, ratio in (("none", "0.900"), ("normal", "1.000"), ("multigpu", "1.500")):
         real, virtual = (row_of(out, f"{bn}-b64-s{seed}") for seed in (0, 1))
@@ -870,7 +872,7 @@ def test_nothing_but_virtual_ranks(tmp_path):
     """On one process or two: the runs make one figure still."""
     for (bn, batch), virtual in zip(BATCH_64, (8, 4, 8)):
         write_run(tmp_path, bn, batch, virtual_ranks=virtual)
-    drawn, missing = plotting.draw(groups_of(tmp_path))
+    drawn, missing = plot.draw(groups_of(tmp_path))
     assert [name for name, _ in drawn] == ["loss", "accuracy", "fig3"]
     assert "times not compared: 3 runs have virtual ranks" in missing
     assert "table2 not drawn: its runs have virtual ranks" in missing
@@ -881,7 +883,7 @@ def test_nothing_but_virtual_ranks(tmp_path):
 
 def test_unfinished_run(tmp_path, capsys, unsaved):
     write_run(tmp_path, "normal", log=epochs(length=2))
-    assert plotting.main([str(tmp_path)]) == 0
+    assert plot.main([str(tmp_path)]) == 0
     row = row_of(capsys.readouterr().out, "normal-b64-s0")
     assert row[4:7] == ["2/3", "50.00", "50.00"]
     assert row[-1] == "unfinished"
@@ -915,7 +917,7 @@ LOSS = "validation/main/loss"
 def test_loss_that_is_no_number(tmp_path, capsys, unsaved, value):
     text = json.dumps(edited(2, **{LOSS: "X"})).replace('"X"', value)
     write_run(tmp_path, "normal", log=text)
-    assert plotting.main([str(tmp_path)]) == 0
+    assert plot.main([str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert "NaN loss from epoch 2" in out
@@ -933,7 +935,7 @@ def test_nothing_but_nan(tmp_path, capsys):
                 entry[key] = float("nan")
     write_run(tmp_path, "normal", log=log)
     write_run(tmp_path, "multigpu", log=log)
-    assert plotting.main([str(tmp_path)]) == 0
+    assert plot.main([str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert row_of(out, "normal-b64-s0")[5:8] == ["-", "-", "-"]
@@ -941,7 +943,7 @@ def test_nothing_but_nan(tmp_path, capsys):
 
 def test_best_passes_over_nan(tmp_path, capsys, unsaved):
     write_run(tmp_path, "normal", log=edited(3, **{ACCURACY: float("nan")}))
-    assert plotting.main([str(tmp_path)]) == 0
+    assert plot.main([str(tmp_path)]) == 0
     row = row_of(capsys.readouterr().out, "normal-b64-s0")
     assert row[5:7] == ["-", "50.00"]
 
@@ -980,7 +982,7 @@ def test_broken_log(tmp_path, name):
     log, reason = BROKEN_LOGS[name]
     good = write_run(tmp_path, "normal")
     broken = write_run(tmp_path, "multigpu", log=log)
-    runs, skipped = plotting.find_runs([tmp_path])
+    runs, skipped = reading.find_runs([tmp_path])
     assert [run.directory for run in runs] == [good]
     ((path, why),) = skipped
     assert path == broken
@@ -1021,7 +1023,7 @@ def changed(*where, **values):
 def test_broken_arguments(tmp_path, change, reason):
     path = write_run(tmp_path, "normal")
     change(path / "args.json")
-    runs, skipped = plotting.find_runs([tmp_path])
+    runs, skipped = reading.find_runs([tmp_path])
     assert not runs
     ((where, why),) = skipped
     assert where == path
@@ -1031,13 +1033,13 @@ def test_broken_arguments(tmp_path, change, reason):
 def test_log_missing(tmp_path):
     path = write_run(tmp_path, "normal")
     (path / "log").unlink()
-    assert plotting.find_runs([tmp_path]) == ([], [(path, "log is missing")])
+    assert reading.find_runs([tmp_path]) == ([], [(path, "log is missing")])
 
 
 def test_log_too_large(tmp_path):
     path = write_run(tmp_path, "normal")
     os.truncate(path / "log", 2**26)
-    assert plotting.find_runs([tmp_path]) == ([], [(path, "log is too large")])
+    assert reading.find_runs([tmp_path]) == ([], [(path, "log is too large")])
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
@@ -1045,7 +1047,7 @@ def test_log_is_pipe(tmp_path):
     path = write_run(tmp_path, "normal")
     (path / "log").unlink()
     os.mkfifo(path / "log")
-    ((_, why),) = plotting.find_runs([tmp_path])[1]
+    ((_, why),) = reading.find_runs([tmp_path])[1]
     assert why == "log is not a regular file"
 
 
@@ -1054,7 +1056,7 @@ def test_foreign_names(tmp_path, capsys):
     write_run(tmp_path, "normal", name="$a_{b}$ \x1b[31m", model="$x^")
     log = epochs("normal")
     write_run(tmp_path, "new\n$^$\ud800" + "x" * 1000, log=log, name="b", model="$y_")
-    assert plotting.main([str(tmp_path)]) == 0
+    assert plot.main([str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert "\x1b" not in out
@@ -1073,7 +1075,7 @@ def test_finds_runs_at_any_depth(tmp_path):
     ]
     (tmp_path / "c" / "notes.txt").write_text("mine")
     write_run(tmp_path / ".trash", "none", 2)
-    runs, skipped = plotting.find_runs([tmp_path])
+    runs, skipped = reading.find_runs([tmp_path])
     assert {run.directory for run in runs} == set(wanted)
     assert not skipped
 
@@ -1082,7 +1084,7 @@ def test_each_run_once(tmp_path):
     path = write_run(tmp_path / "runs", "normal")
     (tmp_path / "again").symlink_to(path)
     paths = [tmp_path, path, str(path), path / "log", path / "args.json"]
-    runs, skipped = plotting.find_runs([*paths, tmp_path / "again"])
+    runs, skipped = reading.find_runs([*paths, tmp_path / "again"])
     assert len(runs) == 1
     assert not skipped
 
@@ -1100,13 +1102,13 @@ def test_links_in_circles(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", counting)
-    assert len(plotting.find_runs([tmp_path])[0]) == 1
+    assert len(reading.find_runs([tmp_path])[0]) == 1
     assert visited
 
 
 def test_run_tells_network_and_batch_size(tmp_path):
     write_run(tmp_path, "multigpu", 2)
-    ((run,), _) = plotting.find_runs([tmp_path])
+    ((run,), _) = reading.find_runs([tmp_path])
     assert (run.network, run.batch, run.n_ranks, run.finished) == (
         "multigpu",
         2,

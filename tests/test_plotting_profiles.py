@@ -102,7 +102,8 @@ def test_bars_leave_out_the_first_epoch(tmp_path):
 
 
 def test_runs_with_virtual_ranks_are_left_out(tmp_path):
-    from chainer_crossbn.plotting import command, profiles
+    from chainer_crossbn.commands import plot
+    from chainer_crossbn.plotting import profiles
 
     real = write_run(tmp_path, "multigpu")
     seed = write_run(tmp_path, "multigpu", seed=1, virtual_ranks=4)
@@ -112,7 +113,7 @@ def test_runs_with_virtual_ranks_are_left_out(tmp_path):
     ((_, pairs),), skipped = profiles.read_all(groups_of(tmp_path))
     assert ([run.directory for run, _ in pairs], skipped) == ([real], [])
     found, _ = profiles.read_all(groups_of(alone))
-    assert command.draw_profiles(found) == ([], [])
+    assert plot.draw_profiles(found) == ([], [])
 
 
 def without(key):

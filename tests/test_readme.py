@@ -12,7 +12,9 @@ import chainer.links as L
 import numpy as np
 import pytest
 
-from chainer_crossbn import CrossBatchNormalization, arguments, experiments
+from chainer_crossbn import CrossBatchNormalization
+from chainer_crossbn.commands import experiments
+from chainer_crossbn.commands.train import options
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -32,7 +34,7 @@ FLAGS = {
 
 def test_the_table_has_every_flag(capsys):
     with pytest.raises(SystemExit):
-        arguments.parse(["--help"])
+        options.parse(["--help"])
     shown = re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
     assert sorted(FLAGS) == sorted(shown)
 
@@ -47,7 +49,7 @@ def test_the_table_of_the_experiments_has_every_flag(capsys):
 
 def test_the_table_has_the_defaults():
     checked = 0
-    for name, value in vars(arguments.parse([])).items():
+    for name, value in vars(options.parse([])).items():
         default = FLAGS["--" + name.replace("_", "-")]
         if isinstance(value, str):
             assert default == value, name

@@ -11,8 +11,10 @@ import chainermn
 import numpy as np
 import pytest
 
-from chainer_crossbn import models, normalizers, not_finite
+from chainer_crossbn import models
+from chainer_crossbn.models import normalizations
 from chainer_crossbn.profiling.recorder import Recorder
+from chainer_crossbn.training import not_finite
 
 
 def made(name, recomputed):
@@ -21,7 +23,7 @@ def made(name, recomputed):
     return models.create(
         name,
         10,
-        normalizers.create("multigpu", comm),
+        normalizations.create("multigpu", comm),
         **{"width": 4, "fc_units": 8, "dropout": 0, "image_size": 64},
         recomputed=recomputed,
     )

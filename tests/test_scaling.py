@@ -1,4 +1,4 @@
-"""``python -m chainer_crossbn.scaling``: the model of the time of an iteration."""
+"""``python -m chainer_crossbn scaling``: the model of the time of an iteration."""
 
 import json
 import math
@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 from test_plotting import epochs
 
-from chainer_crossbn import normalizers, scaling
-from chainer_crossbn.models import VGG16
-from chainer_crossbn.scaling import (
+from chainer_crossbn.experiments.scaling import (
     all_reduce,
     checks,
     extrapolation,
@@ -22,9 +20,11 @@ from chainer_crossbn.scaling import (
     model,
     observations,
     order_statistics,
+    synchronization,
     tsubame_kfc,
     vgg16,
 )
+from chainer_crossbn.models import VGG16, normalizations
 
 WIDTH, UNITS = 4, 32
 SIZE = {"normal": 4 * vgg16.parameters(WIDTH, UNITS), "multigpu": 0}
@@ -142,7 +142,7 @@ def test_the_fit_gives_back_what_the_profiles_were_made_of(runs):
     assert fitted.oversubscription == pytest.approx((8, FACTOR, TURN))
     # 26 segments, of the computing of 64 images.
     share = (SKEW[0] + 64 * SKEW[1]) * 26 / (0.005 + 64 * 0.0025)
-    assert scaling.relative_skew(fitted) == (0, pytest.approx(share))
+    assert synchronization.relative_skew(fitted) == (0, pytest.approx(share))
 
 
 def test_runs_that_were_left_out_are_predicted(runs):
@@ -197,7 +197,7 @@ def test_a_line_has_no_negative_part():
 @pytest.mark.parametrize("bn", ["none", "chainer"])
 @pytest.mark.parametrize("width,fc_units,n_class", [(1, 4, 10), (4, 16, 100)])
 def test_parameters_are_those_of_the_model(bn, width, fc_units, n_class):
-    normalization = normalizers.create(bn, comm=None)
+    normalization = normalizations.create(bn, comm=None)
     network = VGG16(n_class, normalization, width=width, fc_units=fc_units)
     counted = sum(parameter.size for parameter in network.params())
     found = vgg16.parameters(width, fc_units, n_class, bn != "none")
@@ -321,7 +321,10 @@ def test_the_efficiency_that_was_measured():
 
 
 def test_claim_7():
-    quiet, uneven = scaling.claim7((0.0, 0.01)), scaling.claim7((0.0, 0.5))
+    quiet, uneven = (
+        synchronization.claim7((0.0, 0.01)),
+        synchronization.claim7((0.0, 0.5)),
+    )
     for found in (quiet, uneven):
         assert len(found["rows"]) == 44
         for row in found["rows"]:
@@ -359,7 +362,7 @@ def test_the_verdict(ends, expected):
 
 def test_what_the_paper_s_ratio_would_take():
     """The factor and the skew that claim 7 names do give the ratio."""
-    found = scaling.claim7((0.0, 0.5))
+    found = synchronization.claim7((0.0, 0.5))
     row = found["rows"][-2]
     layout = tsubame_kfc.Layout(*(row[key] for key in tsubame_kfc.Layout._fields))
     variant = tsubame_kfc.Variant(*(row[key] for key in tsubame_kfc.Variant._fields))
@@ -375,7 +378,7 @@ def test_what_the_paper_s_ratio_would_take():
 
 def command(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "chainer_crossbn.scaling", *map(str, arguments)],
+        [sys.executable, "-m", "chainer_crossbn", "scaling", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -395,7 +398,9 @@ def test_files(runs, tmp_path):
     assert fitted["compute"]["fixed"] == pytest.approx(0.005)
     assert content["extrapolation"]["label"] == "model, not checked here"
     assert len(content["checks"]) == 18
-    skew = scaling.claim7(scaling.relative_skew(model.fit(*reversed(read(runs)))))
+    skew = synchronization.claim7(
+        synchronization.relative_skew(model.fit(*reversed(read(runs))))
+    )
     assert content["claim7"]["verdict"] == skew["verdict"]
     again = command(runs, "--out", tmp_path / "new")
     assert again.returncode == 0, again.stderr
@@ -403,7 +408,7 @@ def test_files(runs, tmp_path):
 
 def test_no_chainer_is_imported():
     code = (
-        "import sys, chainer_crossbn.scaling\n"
+        "import sys, chainer_crossbn.experiments.scaling\n"
         "print(sorted({'chainer', 'chainermn', 'mpi4py'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -415,7 +420,7 @@ def test_no_chainer_is_imported():
 def refused(done, message):
     assert done.returncode == 2, done.stdout
     (line,) = done.stderr.splitlines()
-    assert line.startswith("chainer_crossbn.scaling: error: ")
+    assert line.startswith("chainer_crossbn scaling: error: ")
     assert message in line
     assert done.stdout == ""
 
@@ -454,7 +459,7 @@ def test_runs_that_are_not_covered_are_named(tmp_path):
     done = command(tmp_path)
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"chainer_crossbn.scaling: skipped {path}: ")
+    assert line.startswith(f"chainer_crossbn scaling: skipped {path}: ")
     # No all-reduces, no skew to start from.
     assert json.loads((tmp_path / "scaling.json").read_text())["claim7"] is None
 

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from chainer_crossbn.snapshots import storage
+from chainer_crossbn.training.snapshots import storage
 
 
 def parts_of(iteration):

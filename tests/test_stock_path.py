@@ -9,10 +9,11 @@ import chainermn
 import numpy as np
 import pytest
 
-from chainer_crossbn import convolution_2d, datasets, normalizers
-from chainer_crossbn.models import VGG16, vgg
-from chainer_crossbn.optimizers import MomentumSGD
-from chainer_crossbn.updaters import as_input
+from chainer_crossbn import datasets
+from chainer_crossbn.functions import convolution_2d
+from chainer_crossbn.models import VGG16, normalizations, vgg
+from chainer_crossbn.training.optimizers import MomentumSGD
+from chainer_crossbn.training.updaters import as_input
 
 STEPS = 100
 
@@ -21,7 +22,9 @@ def train(bn, optimizer, data, width, batch):
     """Return the losses of all steps and the accuracy of the last ten."""
     np.random.seed(0)
     comm = chainermn.create_communicator("naive")
-    model = VGG16(data.n_class, normalizers.create(bn, comm), width=width, fc_units=32)
+    model = VGG16(
+        data.n_class, normalizations.create(bn, comm), width=width, fc_units=32
+    )
     optimizer.setup(model)
     if bn == "chainer":
         optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(5e-4))

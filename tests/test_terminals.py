@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
     [
         (TRAIN, *SYNTHETIC, *TINY, "--cpu", "--out"),
         (ROOT / "plot.py",),
-        ("-m", "chainer_crossbn.experiments", "--dry-run", "--out"),
+        ("-m", "chainer_crossbn", "experiments", "--dry-run", "--out"),
     ],
     ids=["train", "plot", "experiments"],
 )

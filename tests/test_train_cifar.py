@@ -345,7 +345,8 @@ RAISE = "raise ArithmeticError('this rank has had enough')"
 FAILING = """
 import sys
 from mpi4py import MPI
-from chainer_crossbn import training, updaters
+from chainer_crossbn.commands.train.main import main
+from chainer_crossbn.training import updaters
 
 update_core = updaters.GlobalUpdater.update_core
 
@@ -355,7 +356,7 @@ def fail(updater):
     update_core(updater)
 
 updaters.GlobalUpdater.update_core = fail
-sys.exit(training.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 

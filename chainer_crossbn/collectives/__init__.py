@@ -14,7 +14,8 @@ from chainer import backend
 from chainer_crossbn import kernels
 from chainer_crossbn.collectives import choice, device, foreign
 from chainer_crossbn.collectives.host import HostChannel
-from chainer_crossbn.collectives.limits import CollectiveError, timeout, yield_core
+from chainer_crossbn.collectives.limits import timeout, yield_core
+from chainer_crossbn.errors import CollectiveError
 
 __all__ = [
     "CollectiveError",
@@ -65,7 +66,7 @@ def merge_moments(comm, count, mean, m2, layer):
     """Merge the moments of the mini-batches of all ranks of a communicator.
 
     Where the communicator has an ``mpi_comm`` and vectors go by host memory, pairs are
-    merged inside the all-reduce (:func:`chainer_crossbn.kernels.arrays.merge`), and the
+    merged inside the all-reduce (:func:`.array_api.merge`), and the
     relative error of ``m2`` is some 1e-16 * mean / std. Else the all-reduce sums
     ``[n, n * mean, m2 + n * mean**2]``, with an error of some 1e-16 * (mean / std)**2.
 

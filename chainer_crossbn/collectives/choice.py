@@ -4,7 +4,7 @@ import os
 
 from chainer.backends import cuda
 
-from chainer_crossbn.shared_memory import VARIABLE, is_usable
+from chainer_crossbn.collectives.shared_memory import VARIABLE, is_usable
 
 MPI, SHARED, STAGED, NCCL = WAYS = "mpi", "shared", "staged", "nccl"
 

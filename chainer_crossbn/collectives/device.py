@@ -12,8 +12,8 @@ import numpy
 from chainer.backends import cuda
 
 from chainer_crossbn.collectives.order import Channel
-from chainer_crossbn.kernels import packing
-from chainer_crossbn.kernels.launching import copy_to_device, copy_to_host, pinned
+from chainer_crossbn.kernels.cuda.launching import copy_to_device, copy_to_host, pinned
+from chainer_crossbn.kernels.normalization import packing
 
 _MAIL_TAG = 0x4343
 _PATIENCE_WITH_DEVICE = 0.2  # seconds; far less than others have for last words

@@ -4,8 +4,8 @@ import zlib
 
 import numpy
 
-from chainer_crossbn.collectives.limits import CollectiveError
 from chainer_crossbn.collectives.order import tagged, tags_agree
+from chainer_crossbn.errors import CollectiveError
 
 
 def sum_over_ranks(comm, vector, layer):

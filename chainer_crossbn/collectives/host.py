@@ -8,7 +8,7 @@ import numpy
 from chainer_crossbn import kernels
 from chainer_crossbn.collectives.order import Channel, Place, tagged
 from chainer_crossbn.collectives.shared import SharedStep
-from chainer_crossbn.shared_memory import Slots, is_usable
+from chainer_crossbn.collectives.shared_memory import Slots, is_usable
 
 _MAIL_TAG = 0x4342
 _LEAST_SLOT = 4096  # numbers
@@ -75,7 +75,7 @@ class HostChannel(Channel):
 
     Ranks of one node reduce in memory that they share, others by non-blocking
     all-reduces of MPI. Pairs of moments are merged
-    (:func:`chainer_crossbn.kernels.arrays.merge`).
+    (:func:`.array_api.merge`).
 
     Args:
         mpi_comm (mpi4py.MPI.Comm): All ranks.

@@ -9,10 +9,6 @@ DEFAULT_TIMEOUT = 300.0
 yield_core = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
-class CollectiveError(RuntimeError):
-    """The ranks did not all reach the same layer; the message says where each is."""
-
-
 def timeout():
     """Return the time limit of a collective in seconds (``CHAINER_CROSSBN_TIMEOUT``).
 

@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import numpy
 
-from chainer_crossbn.collectives.limits import CollectiveError, timeout, yield_core
+from chainer_crossbn.collectives.limits import timeout, yield_core
+from chainer_crossbn.errors import CollectiveError
 
 _SPINS_BETWEEN_CHECKS = 256
 _LAST_WORDS_SECONDS = 2.0

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy
 
 from chainer_crossbn.datasets.images import DatasetError
-from chainer_crossbn.files import replacing
+from chainer_crossbn.runs.files import replacing
 
 # How far a file has been looked at.
 _HEADER, _DECODED = 1, 2

@@ -1,4 +1,4 @@
-"""The paper's evaluation by one command: ``python -m chainer_crossbn.experiments``.
+"""The paper's evaluation: ``python -m chainer_crossbn experiments`` runs it.
 
 What is run is data: :mod:`.definitions` has the experiments and the scales, and
 :mod:`.rule` the initial weights and learning rates that all of them share, which
@@ -12,10 +12,6 @@ rules of a scale, and :mod:`.evaluation` has the finished runs under each, which
 :mod:`.learning_rate_map` runs and reads a grid of learning rates, in which
 :mod:`.rule_paths` finds the rules for the learning rate; :mod:`.rules_by_claims` judges
 the claims under each of them, :mod:`.chosen_rules` chooses two by accuracy alone, and
-:mod:`.map_figures` and :mod:`.map_report` show it. :mod:`.command` is the command line.
+:mod:`.map_figures` and :mod:`.map_report` show it.
 Nothing here imports Chainer or MPI.
 """
-
-from chainer_crossbn.experiments.command import main
-
-__all__ = ["main"]

@@ -17,7 +17,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from chainer_crossbn.command_line import UsageError
+from chainer_crossbn.errors import UsageError
 from chainer_crossbn.experiments import records, rule_paths
 from chainer_crossbn.experiments.results import NotRun
 from chainer_crossbn.experiments.rule import Rule

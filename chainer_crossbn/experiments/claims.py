@@ -27,10 +27,10 @@ from chainer_crossbn.experiments.comparisons import (
 from chainer_crossbn.experiments.definitions import Setting
 from chainer_crossbn.experiments.records import CHANCE
 from chainer_crossbn.experiments.results import LEAST_SEEDS, NotRun, deviations
+from chainer_crossbn.experiments.scaling import judging
 from chainer_crossbn.plotting import networks
 from chainer_crossbn.plotting.papers import PAPER_SECONDS
-from chainer_crossbn.plotting.runs import TRAIN_ACCURACY, TRAIN_LOSS
-from chainer_crossbn.scaling import judging
+from chainer_crossbn.runs.reading import TRAIN_ACCURACY, TRAIN_LOSS
 
 HOLDS = "holds"
 FAILS = "does not hold"

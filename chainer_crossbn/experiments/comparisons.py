@@ -8,7 +8,7 @@ import numpy as np
 from chainer_crossbn.experiments.records import CHANCE
 from chainer_crossbn.experiments.results import READINGS, tested
 from chainer_crossbn.plotting import networks
-from chainer_crossbn.plotting.runs import TRAIN_ACCURACY, TRAIN_LOSS
+from chainer_crossbn.runs.reading import TRAIN_ACCURACY, TRAIN_LOSS
 
 
 class Part(NamedTuple):

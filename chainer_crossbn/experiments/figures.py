@@ -8,7 +8,7 @@ from chainer_crossbn.experiments.results import deviations
 from chainer_crossbn.plotting import bars, curves, networks, style, trends
 from chainer_crossbn.plotting.groups import group_runs, median_of
 from chainer_crossbn.plotting.papers import AS_WRITTEN_SECONDS
-from chainer_crossbn.plotting.runs import TRAIN_ACCURACY
+from chainer_crossbn.runs.reading import TRAIN_ACCURACY
 
 _BATCH = "Batch size per rank"
 _DEVIATIONS = "normalBN: local statistics against those of all ranks"

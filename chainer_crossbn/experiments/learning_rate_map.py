@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from chainer_crossbn.experiments import jobs, records
-from chainer_crossbn.plotting.runs import (
+from chainer_crossbn.runs.reading import (
     TEST_ACCURACY,
     TEST_LOSS,
     TRAIN_ACCURACY,
@@ -81,7 +81,7 @@ class MapResults:
             rate (float): Learning rate, one of the grid's.
 
         Returns:
-            chainer_crossbn.plotting.runs.Run or None: ``None`` if it is missing.
+            chainer_crossbn.runs.reading.Run or None: ``None`` if it is missing.
         """
         return self._by_point.get((bn, batch, init, rate))
 

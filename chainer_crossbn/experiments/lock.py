@@ -5,7 +5,7 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 
-from chainer_crossbn.command_line import UsageError
+from chainer_crossbn.errors import UsageError
 
 _NAME = ".lock"
 

@@ -14,7 +14,7 @@ from chainer_crossbn.experiments.rule_paths import LARGEST_BATCH
 from chainer_crossbn.experiments.rules_by_claims import NOT_RUN, NUMBERS, UNCLEAR
 from chainer_crossbn.plotting import curves, networks
 from chainer_crossbn.plotting import groups as grouping
-from chainer_crossbn.plotting.runs import TEST_ACCURACY, TRAIN_ACCURACY
+from chainer_crossbn.runs.reading import TEST_ACCURACY, TRAIN_ACCURACY
 
 _WIDTH = 8.2
 _GREY = "#555555"

@@ -4,9 +4,9 @@ import json
 import os
 from pathlib import Path
 
-from chainer_crossbn.command_line import UsageError
-from chainer_crossbn.files import replacing
-from chainer_crossbn.plotting.runs import BrokenRun, read_json, read_run
+from chainer_crossbn.errors import UsageError
+from chainer_crossbn.runs.files import replacing
+from chainer_crossbn.runs.reading import BrokenRun, read_json, read_run
 
 MISSING, BROKEN, FINISHED = "missing", "broken", "finished"
 CHANCE = 0.1  # of ten classes
@@ -42,7 +42,7 @@ def read(job, out):
         out (str): Directory that gathers all.
 
     Returns:
-        chainer_crossbn.plotting.runs.Run or None: The run, if it is finished.
+        chainer_crossbn.runs.reading.Run or None: The run, if it is finished.
 
     Raises:
         UsageError: If its directory holds another run.

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from string import Template
 
-from chainer_crossbn.command_line import UsageError
+from chainer_crossbn.errors import UsageError
 from chainer_crossbn.experiments import (
     costs,
     figures,

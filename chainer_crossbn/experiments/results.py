@@ -65,7 +65,7 @@ class Results:
             setting (Setting): What was trained.
 
         Returns:
-            dict: From seed to :class:`~chainer_crossbn.plotting.runs.Run`; may be
+            dict: From seed to :class:`~chainer_crossbn.runs.reading.Run`; may be
             empty.
         """
         if setting not in self._by_setting:

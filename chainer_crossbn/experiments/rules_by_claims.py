@@ -7,16 +7,10 @@ is judged with each of them; if the verdicts differ, it can't be told.
 
 import itertools
 
-from chainer_crossbn.experiments import (
-    claims,
-    comparisons,
-    jobs,
-    records,
-    rule_paths,
-)
+from chainer_crossbn.experiments import claims, comparisons, jobs, records, rule_paths
 from chainer_crossbn.experiments.claims import FAILS, HOLDS, NOT_RUN
 from chainer_crossbn.experiments.results import NotRun
-from chainer_crossbn.plotting.runs import TRAIN_ACCURACY
+from chainer_crossbn.runs.reading import TRAIN_ACCURACY
 
 UNCLEAR = "can't be told"
 NUMBERS = ("1a", "1b", "2", "4", "5", "6a", "6b")

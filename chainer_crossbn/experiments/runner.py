@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from chainer_crossbn.command_line import UsageError
+from chainer_crossbn.errors import UsageError
 from chainer_crossbn.experiments import costs, jobs, lock, machine, records
 
 _REFUSED = 2

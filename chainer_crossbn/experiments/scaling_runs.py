@@ -5,7 +5,7 @@ from pathlib import Path
 
 from chainer_crossbn.experiments import jobs, records
 from chainer_crossbn.experiments.definitions import Setting
-from chainer_crossbn.scaling import command
+from chainer_crossbn.experiments.scaling import evaluation
 
 NAME = "scaling"
 TITLE = "Time of an iteration by ranks and batch size (synthetic images)"
@@ -47,5 +47,5 @@ def model(scale, out):
     if not plan or not all(records.read(job, out) for job in plan):
         return None
     folder = Path(out, NAME)
-    command.write([str(job.directory(out)) for job in plan], folder)
+    evaluation.write([str(job.directory(out)) for job in plan], folder)
     return json.loads((folder / f"{NAME}.json").read_text())

@@ -11,7 +11,7 @@ import json
 import math
 from pathlib import Path
 
-from chainer_crossbn.command_line import UsageError
+from chainer_crossbn.errors import UsageError
 from chainer_crossbn.experiments import jobs, records
 from chainer_crossbn.experiments.definitions import Setting
 from chainer_crossbn.experiments.rule import STANDARD, Rule

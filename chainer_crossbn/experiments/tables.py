@@ -6,7 +6,7 @@ from chainer_crossbn.experiments import rule
 from chainer_crossbn.experiments.definitions import Setting
 from chainer_crossbn.plotting import networks
 from chainer_crossbn.plotting.papers import AS_WRITTEN_SECONDS
-from chainer_crossbn.plotting.runs import TRAIN_ACCURACY
+from chainer_crossbn.runs.reading import TRAIN_ACCURACY
 
 _ACROSS = "---"
 _MISSING = "–"

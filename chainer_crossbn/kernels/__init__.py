@@ -21,10 +21,10 @@ import contextlib
 import importlib.util
 
 import numpy
-from chainer.backends import cuda
+from chainer.backends import cuda as chainer_cuda
 
-from chainer_crossbn.kernels import arrays, gpu
-from chainer_crossbn.kernels.groups import WHOLE, Groups
+from chainer_crossbn.kernels import normalization
+from chainer_crossbn.kernels.normalization.groups import WHOLE, Groups
 
 __all__ = [
     "COMPILED",
@@ -39,28 +39,28 @@ __all__ = [
 
 COMPILED = importlib.util.find_spec("numba") is not None
 if COMPILED:
-    from chainer_crossbn.kernels import (
-        columns,
+    from chainer_crossbn.kernels.cpu import (
         compilation,
-        cpu,
+        im2col,
+        matmul,
         pointwise,  # noqa: F401  has nothing to compile
         pooling,
-        products,
-        update,
+        sgd,
         winograd,
     )
+    from chainer_crossbn.kernels.normalization import numba
 
 
 def of(x):
     """Return the module of kernels for the array ``x``."""
     if COMPILED and isinstance(x, numpy.ndarray):
-        return cpu
-    return gpu if on_gpu(x) else arrays
+        return numba
+    return normalization.cuda if on_gpu(x) else normalization.array_api
 
 
 def on_gpu(x):
     """Return whether ``x`` is an array on a GPU."""
-    return cuda.available and isinstance(x, cuda.ndarray)
+    return chainer_cuda.available and isinstance(x, chainer_cuda.ndarray)
 
 
 def are_compiled_for(x):
@@ -89,35 +89,35 @@ def precompile(dtype=numpy.float32):
     dtype = numpy.promote_types(dtype, numpy.float32)
     # No side is 1, as that would hide in which order an array is in memory.
     v = numpy.zeros(2)
-    cpu.merge(numpy.zeros(5), numpy.zeros(5), 0)
+    numba.merge(numpy.zeros(5), numpy.zeros(5), 0)
     rows = numpy.zeros((2, 6))
     numbers = numpy.zeros((2, 2), numpy.int64)[:, 0]
-    cpu.all_above(numbers, 0)
-    cpu.all_equal(numbers, 0)
-    cpu.sum_rows(rows, numpy.zeros(5))
-    cpu.merge_rows(rows, numpy.zeros(5))
+    numba.all_above(numbers, 0)
+    numba.all_equal(numbers, 0)
+    numba.sum_rows(rows, numpy.zeros(5))
+    numba.merge_rows(rows, numpy.zeros(5))
     rows = numpy.zeros((2, 3), dtype)
-    cpu.mean_rows(rows, rows.dtype.type(1), numpy.zeros(3, dtype))
+    numba.mean_rows(rows, rows.dtype.type(1), numpy.zeros(3, dtype))
     for positions in (1, 2):
         x = numpy.zeros((2, 2, positions), dtype)
-        cpu.moments(x)
-        cpu.normalize(x, v, v, v, v)
-        cpu.gradient_sums(x, x, v, v, dtype)
-        cpu.input_gradient(x, x, v, v, v, numpy.zeros(4), 1)
-        cpu.update_running(x[0, 0], numpy.zeros(positions), 0.0)
+        numba.moments(x)
+        numba.normalize(x, v, v, v, v)
+        numba.gradient_sums(x, x, v, v, dtype)
+        numba.input_gradient(x, x, v, v, v, numpy.zeros(4), 1)
+        numba.update_running(x[0, 0], numpy.zeros(positions), 0.0)
     filters = numpy.zeros((2, 2, 3, 3), dtype)
-    update.momentum_sgd(filters.copy(), filters, filters.copy(), 0.0, 0.0, 0.0)
+    sgd.momentum_sgd(filters.copy(), filters, filters.copy(), 0.0, 0.0, 0.0)
     for side in (2, 3):
         image = numpy.zeros((2, 2, side, side), dtype)
         winograd.convolve(image, filters)
         winograd.gradient_of_input(image, filters)
         winograd.gradient_of_filters(image, image)
-    products.precompile(dtype)
+    matmul.precompile(dtype)
     windows = 2, 2, 0
     pooling.spread(*pooling.pool(image, *windows, (2, 2)), *windows, image.shape)
     where = (1, 1), (1, 1)
     for n in (2, 32):  # filters: fewer than positions, and more
         filters = numpy.zeros((n, 2, 3, 3), dtype)
-        y = columns.convolve(image, filters, None, *where)
-        columns.gradient_of_input(y, filters, image.shape, *where)
-        columns.gradient_of_filters(image, y, filters.shape, *where)
+        y = im2col.convolve(image, filters, None, *where)
+        im2col.gradient_of_input(y, filters, image.shape, *where)
+        im2col.gradient_of_filters(image, y, filters.shape, *where)

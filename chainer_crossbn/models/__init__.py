@@ -3,9 +3,9 @@
 import inspect
 
 from chainer_crossbn.models.alexnet import AlexNet
+from chainer_crossbn.models.cifar_resnet import ResNet20, ResNet56, ResNet110
 from chainer_crossbn.models.googlenet import GoogLeNet
 from chainer_crossbn.models.resnet import ResNet50, ResNet101, ResNet152
-from chainer_crossbn.models.small_resnet import ResNet20, ResNet56, ResNet110
 from chainer_crossbn.models.vgg import VGG16
 
 __all__ = [
@@ -58,7 +58,7 @@ def create(name, n_class, normalization, **options):
     Args:
         name (str): One of :data:`MODELS`.
         n_class (int): Number of classes.
-        normalization: Normalization object (:mod:`chainer_crossbn.normalizers`).
+        normalization: Normalization object (:mod:`.normalizations`).
         **options: Of models, as :data:`OPTIONS` has them; those that this one does not
             take are left out.
 

@@ -4,8 +4,8 @@ import chainer
 import chainer.functions as F
 from chainer.utils.conv import get_conv_outsize
 
-from chainer_crossbn.max_pooling_2d import max_pooling_2d
-from chainer_crossbn.models.layers import (
+from chainer_crossbn.functions.max_pooling_2d import max_pooling_2d
+from chainer_crossbn.models.blocks import (
     Blocks,
     Maker,
     local_response_normalization,
@@ -46,7 +46,7 @@ class AlexNet(chainer.Chain):
 
     Args:
         n_class (int): Number of classes.
-        normalization: Normalization object (:mod:`chainer_crossbn.normalizers`).
+        normalization: Normalization object (:mod:`.normalizations`).
         width (int): Channels of the first convolution, with which the others scale (all
             are even); 96 is the full network.
         fc_units (int): Units of the two hidden fully connected layers.
@@ -55,7 +55,7 @@ class AlexNet(chainer.Chain):
         initialW: Initializer of all weights; Chainer's LeCunNormal by default.
         image_size (int): Side of the images.
         recomputed (bool): Whether the convolutions keep nothing but their input for the
-            backward pass (:func:`~chainer_crossbn.recomputation.recompute`).
+            backward pass (:func:`~chainer_crossbn.functions.recompute`).
 
     Attributes:
         n_normalizations (int): How many normalizations the network has.

@@ -4,8 +4,8 @@ import chainer
 import chainer.functions as F
 from chainer.utils.conv import get_conv_outsize
 
-from chainer_crossbn.max_pooling_2d import max_pooling_2d
-from chainer_crossbn.models.layers import (
+from chainer_crossbn.functions.max_pooling_2d import max_pooling_2d
+from chainer_crossbn.models.blocks import (
     Blocks,
     Maker,
     local_response_normalization,
@@ -56,14 +56,14 @@ class GoogLeNet(chainer.Chain):
 
     Args:
         n_class (int): Number of classes.
-        normalization: Normalization object (:mod:`chainer_crossbn.normalizers`).
+        normalization: Normalization object (:mod:`.normalizations`).
         width (int): Channels of the first convolution, with which all others scale; 64
             is the full network.
         dropout (float): Dropout ratio before the linear layer.
         dropout_function (callable): Takes a Variable and the ratio.
         initialW: Initializer of all weights; Chainer's LeCunNormal by default.
         recomputed (bool): Whether the stem and the modules keep nothing but their input
-            for the backward pass (:func:`~chainer_crossbn.recomputation.recompute`).
+            for the backward pass (:func:`~chainer_crossbn.functions.recompute`).
         auxiliary (bool): Whether there are the two auxiliary classifiers, which are
             not normalized.
         image_size (int): Side of the images, for the auxiliary classifiers alone.

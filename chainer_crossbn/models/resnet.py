@@ -7,8 +7,8 @@ He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition" (2016), s
 import chainer
 import chainer.functions as F
 
-from chainer_crossbn.max_pooling_2d import max_pooling_2d
-from chainer_crossbn.models.layers import Blocks, Maker
+from chainer_crossbn.functions.max_pooling_2d import max_pooling_2d
+from chainer_crossbn.models.blocks import Blocks, Maker
 
 _EXPANSION = 4
 
@@ -27,13 +27,13 @@ class ResNet(chainer.Chain):
 
     Args:
         n_class (int): Number of classes.
-        normalization: Normalization object (:mod:`chainer_crossbn.normalizers`).
+        normalization: Normalization object (:mod:`.normalizations`).
         width (int): Channels of the first convolution; 64 is the full network.
         initialW: Initializer of all weights; Chainer's LeCunNormal by default.
         zero_gamma (bool): Whether the last normalization of each block's own
             convolutions starts with a scale of 0 (Goyal et al., 2017).
         recomputed (bool): Whether the stem and the blocks keep nothing but their input
-            for the backward pass (:func:`~chainer_crossbn.recomputation.recompute`).
+            for the backward pass (:func:`~chainer_crossbn.functions.recompute`).
 
     Attributes:
         n_blocks (tuple of int): How many blocks each stage has.

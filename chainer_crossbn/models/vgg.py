@@ -3,8 +3,8 @@
 import chainer
 import chainer.functions as F
 
-from chainer_crossbn.max_pooling_2d import max_pooling_2d
-from chainer_crossbn.models.layers import Blocks, Maker
+from chainer_crossbn.functions.max_pooling_2d import max_pooling_2d
+from chainer_crossbn.models.blocks import Blocks, Maker
 
 _CHANNELS_OF_64 = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 
@@ -18,7 +18,7 @@ class VGG16(chainer.Chain):
 
     Args:
         n_class (int): Number of classes.
-        normalization: Normalization object (:mod:`chainer_crossbn.normalizers`).
+        normalization: Normalization object (:mod:`.normalizations`).
         width (int): Channels of the first stage; the others have 2, 4, 8 and 8 times
             as many. 64 is the full network.
         fc_units (int): Units of the two hidden fully connected layers.
@@ -27,7 +27,7 @@ class VGG16(chainer.Chain):
         initialW: Initializer of all weights; Chainer's LeCunNormal by default.
         image_size (int): Height and width of the images.
         recomputed (bool): Whether the stages keep nothing but their input for the
-            backward pass (:func:`~chainer_crossbn.recomputation.recompute`).
+            backward pass (:func:`~chainer_crossbn.functions.recompute`).
 
     Attributes:
         n_normalizations (int): How many normalizations the network has.

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from chainer_crossbn.plotting import groups as grouping
 from chainer_crossbn.plotting import networks, style
-from chainer_crossbn.plotting.runs import (
+from chainer_crossbn.runs.reading import (
     TEST_ACCURACY,
     TEST_LOSS,
     TRAIN_ACCURACY,

@@ -3,8 +3,8 @@
 import io
 import itertools
 
-from chainer_crossbn.command_line import UsageError
-from chainer_crossbn.files import replacing
+from chainer_crossbn.errors import UsageError
+from chainer_crossbn.runs.files import replacing
 
 PROGRAM = "plot.py"
 _DPI = 150

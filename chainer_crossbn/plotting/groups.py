@@ -25,7 +25,7 @@ class Group:
     """The runs of one configuration, one a seed.
 
     Args:
-        runs (list): :class:`~chainer_crossbn.plotting.runs.Run` objects with the same
+        runs (list): :class:`~chainer_crossbn.runs.reading.Run` objects with the same
             configuration.
 
     Attributes:
@@ -104,7 +104,7 @@ def group_runs(runs):
     """Put the runs of one configuration together.
 
     Args:
-        runs (iterable): :class:`~chainer_crossbn.plotting.runs.Run` objects.
+        runs (iterable): :class:`~chainer_crossbn.runs.reading.Run` objects.
 
     Returns:
         list: :class:`Group` objects, ordered by setting, batch size and network.

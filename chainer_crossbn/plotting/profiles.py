@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from chainer_crossbn.plotting import groups as grouping
 from chainer_crossbn.plotting import networks, style
 from chainer_crossbn.plotting.curves import caption
-from chainer_crossbn.plotting.runs import BrokenRun, read_json
+from chainer_crossbn.runs.reading import BrokenRun, read_json
 
 FILE = "profile.json"
 _BAR_INCHES = 0.3

@@ -7,7 +7,7 @@ import numpy as np
 from chainer_crossbn.plotting import groups as grouping
 from chainer_crossbn.plotting import networks, style
 from chainer_crossbn.plotting.papers import PAPER_SECONDS
-from chainer_crossbn.plotting.runs import TEST_ACCURACY, TRAIN_ACCURACY
+from chainer_crossbn.runs.reading import TEST_ACCURACY, TRAIN_ACCURACY
 
 _HEAD = (
     "run",

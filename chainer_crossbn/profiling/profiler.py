@@ -7,9 +7,10 @@ import numpy
 from chainer.training import extension
 from chainermn.links import MultiNodeBatchNormalization
 
-from chainer_crossbn import collectives, run_directory
+from chainer_crossbn import collectives
 from chainer_crossbn.profiling import breakdown, clock, timeline
 from chainer_crossbn.profiling.recorder import Recorder, TimedCommunicator
+from chainer_crossbn.runs import run_directory
 
 # Of this many iterations at the start of an epoch, but the first few, the one of median
 # time becomes the time line.

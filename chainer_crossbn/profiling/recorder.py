@@ -6,7 +6,7 @@ from typing import NamedTuple
 import chainer
 import numpy
 
-from chainer_crossbn.recomputation import Recomputed
+from chainer_crossbn.functions.recompute import Recomputed
 
 OUTSIDE = "loss"
 

@@ -32,15 +32,15 @@ LATE_SECONDS = 0.05
 LATE = f"""
 import sys, time
 from mpi4py import MPI
-from chainer_crossbn import training
-from chainer_crossbn.updaters import GlobalUpdater
+from chainer_crossbn.commands.train.main import main
+from chainer_crossbn.training.updaters import GlobalUpdater
 update = GlobalUpdater.update_core
 def late(updater):
     time.sleep({LATE_SECONDS})
     update(updater)
 if MPI.COMM_WORLD.rank == 3:
     GlobalUpdater.update_core = late
-sys.exit(training.main())
+sys.exit(main())
 """
 PLACE = """
 import socket
@@ -171,7 +171,7 @@ def exactness(runner):
 def doctor(runner):
     """The doctor sees two nodes, and times the wire."""
     before = runner.cluster.carried()
-    status, out, error, seconds = runner.run("-m", "chainer_crossbn.doctor")
+    status, out, error, seconds = runner.run("-m", "chainer_crossbn", "doctor")
     assert status in (0, 1), out + error
     assert "ranks        4 on 2 nodes" in out, out
     carried = runner.cluster.carried() - before

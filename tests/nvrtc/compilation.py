@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from cuda_on_host import kernels
 
-from chainer_crossbn.kernels import gpu, launching, packing
+from chainer_crossbn.kernels.cuda import launching
+from chainer_crossbn.kernels.normalization import cuda, packing
 
 ARCHITECTURES = {"cu11": (37,), "cu12": (50, 60, 70, 80, 90, 100)}
 # Of images and of parameters: alike, those of mixed16, and of second derivatives.
@@ -26,7 +27,7 @@ DTYPES = ["ee", "ef", "ff", "dd", "de", "df"]
 RELU_OF = ["ef", "ff"]  # what training uses
 SOURCES = [
     *(
-        (gpu.SOURCE, gpu.options(*map(np.dtype, dtypes), relu))
+        (cuda.SOURCE, cuda.options(*map(np.dtype, dtypes), relu))
         for relu, of in ((False, DTYPES), (True, RELU_OF))
         for dtypes in of
     ),

@@ -30,16 +30,16 @@ from mpi4py import MPI
 from reference import batch_normalization, error
 from training_cases import CPU, images_of
 
-from chainer_crossbn import CrossBatchNormalization, normalizers
-from chainer_crossbn.comparators import (
+from chainer_crossbn import CrossBatchNormalization
+from chainer_crossbn.links import (
     LayerNormalization,
     PaperBatchNormalization,
     WeightNormalization,
 )
-from chainer_crossbn.iterators import ShareIterator
-from chainer_crossbn.models import VGG16
-from chainer_crossbn.running_statistics import averaged
-from chainer_crossbn.updaters import GlobalUpdater, as_input, prime
+from chainer_crossbn.models import VGG16, normalizations
+from chainer_crossbn.training.iterators import ShareIterator
+from chainer_crossbn.training.running_statistics import averaged
+from chainer_crossbn.training.updaters import GlobalUpdater, as_input, prime
 
 DTYPES = ("float32", "float64")
 
@@ -235,7 +235,7 @@ def test_group_normalization(comm, channels, wanted, n_groups, dtype):
     counts = unequal(comm)
     mine = part_of(comm, counts)
     x, gy = batch((sum(counts), channels, 4, 2), dtype)
-    link = normalizers.create("group", comm, groups=wanted).norm(channels, 0, 1)
+    link = normalizations.create("group", comm, groups=wanted).norm(channels, 0, 1)
     gamma, beta = parameters((channels,), dtype)
     link.gamma.array[...], link.beta.array[...] = gamma, beta
     y, gx = run(link, x[mine], gy[mine])
@@ -433,7 +433,7 @@ def test_outputs_that_are_always_the_same_keep_their_length(comm, dtype):
 
 @pytest.mark.parametrize("init", ["norm", "data"])
 def test_weight_normalization_prepares_a_network(comm, init):
-    normalization = normalizers.create("weight", comm, weight_norm_init=init)
+    normalization = normalizations.create("weight", comm, weight_norm_init=init)
     np.random.seed(0)
     model = VGG16(10, normalization, width=2, fc_units=8, dropout=0)
     before = [p.array.copy() for p in model.params()]
@@ -463,7 +463,7 @@ CLASSES = {
 }
 
 
-@pytest.mark.parametrize("bn", normalizers.OF_LAYERS)
+@pytest.mark.parametrize("bn", normalizations.OF_LAYERS)
 @pytest.mark.parametrize("rest", ["normal", "none"])
 @pytest.mark.parametrize(
     "layers,chosen",
@@ -478,7 +478,7 @@ CLASSES = {
 def test_which_layers_are_of_the_kind(comm, bn, rest, layers, chosen):
     model = VGG16(
         10,
-        normalizers.create(bn, comm, layers=layers, rest=rest),
+        normalizations.create(bn, comm, layers=layers, rest=rest),
         width=1,
         fc_units=4,
     )
@@ -500,7 +500,7 @@ def test_which_layers_are_of_the_kind(comm, bn, rest, layers, chosen):
 
 def test_groups_of_one_rank_are_normal(comm):
     links = [
-        normalizers.create(name, comm, **options).norm(3, 0, 1)
+        normalizations.create(name, comm, **options).norm(3, 0, 1)
         for name, options in (("multigpu", {"bn_group_size": 1}), ("normal", {}))
     ]
     for seed in range(2):
@@ -517,7 +517,7 @@ def test_groups_of_one_rank_are_normal(comm):
 def test_groups_of_two_ranks(comm, bn):
     if comm.size % 2:
         return
-    link = normalizers.create(bn, comm, bn_group_size=2).norm(3, 0, 1)
+    link = normalizations.create(bn, comm, bn_group_size=2).norm(3, 0, 1)
     # each group has a batch of its own
     x, gy = batch((6, 3, 4), "float64", seed=comm.rank // 2)
     mine = slice(0, 3) if comm.rank % 2 == 0 else slice(3, 6)
@@ -531,7 +531,7 @@ def test_groups_of_two_ranks(comm, bn):
 def test_chainermn_warns_of_nothing(comm):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        normalizers.create("chainermn", comm).norm(3, 0, 1)
+        normalizations.create("chainermn", comm).norm(3, 0, 1)
 
 
 # Training
@@ -539,7 +539,7 @@ def test_chainermn_warns_of_nothing(comm):
 
 def trained(comm, bn, **options):
     """Return VGG16 after two steps, made ready as train_cifar.py does."""
-    normalization = normalizers.create(bn, comm, **options)
+    normalization = normalizations.create(bn, comm, **options)
     np.random.seed(0)
     model = VGG16(10, normalization, width=2, fc_units=8, dropout=0)
     images, labels = images_of(4 * comm.size)

@@ -9,7 +9,8 @@ import chainer_crossbn  # noqa: F401  makes Chainer importable
 from mpi4py import MPI
 from numba.core.dispatcher import Dispatcher
 
-from chainer_crossbn import kernels, training
+from chainer_crossbn import kernels
+from chainer_crossbn.commands.train.main import main as train
 
 FLAGS = "--dataset synthetic --train-size 90 --test-size 20 --epoch 1 --width 4"
 FLAGS += " --fc-units 8 --cpu --out"
@@ -31,7 +32,7 @@ def main(out):
     before = signatures()
     for bn, batchsize in (("multigpu", 2), ("normal", 16), ("none", 2)):
         name = ("--name", bn, "--bn", bn, "--batchsize", str(batchsize))
-        assert training.main([*FLAGS.split(), out, *name]) == 0
+        assert train([*FLAGS.split(), out, *name]) == 0
     after = signatures()
     new = {
         name: [str(signature) for signature in found - before.get(name, set())]

@@ -25,8 +25,8 @@ from chainer_crossbn import (
     CrossBatchNormalization,
     cross_batch_normalization,
 )
-from chainer_crossbn.shared_memory import Slots
-from chainer_crossbn.updaters import prime
+from chainer_crossbn.collectives.shared_memory import Slots
+from chainer_crossbn.training.updaters import prime
 
 # Half a unit in the last place of float16 is 4.9e-4 of the largest value.
 TOLERANCE = {"float16": 5e-4, "float32": 1e-5, "float64": 1e-11}

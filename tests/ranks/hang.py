@@ -7,7 +7,7 @@ import time
 
 from mpi4py import MPI
 
-from chainer_crossbn import watchdog
+from chainer_crossbn.training import watchdog
 
 world = MPI.COMM_WORLD
 watchdog._GRACE_SECONDS = 0.5

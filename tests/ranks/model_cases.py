@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from reference import error
 
-from chainer_crossbn import models, normalizers
-from chainer_crossbn.loading import Request
-from chainer_crossbn.updaters import GlobalUpdater, prime
+from chainer_crossbn import models
+from chainer_crossbn.datasets.loading import Request
+from chainer_crossbn.models import normalizations
+from chainer_crossbn.training.updaters import GlobalUpdater, prime
 
 WIDTHS = {
     **{"alexnet": 6, "googlenet": 8, "vgg16": 2, "resnet50": 4, "resnet101": 2},
@@ -42,7 +43,7 @@ def stepped(comm, name, bn, n):
     model = models.create(
         name,
         10,
-        normalizers.create(bn, comm),
+        normalizations.create(bn, comm),
         **{"width": WIDTHS[name], "fc_units": 8, "dropout": 0, "image_size": size},
     )
     optimizer = chainermn.create_multi_node_optimizer(

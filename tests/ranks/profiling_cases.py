@@ -9,12 +9,11 @@ import chainermn
 import numpy as np
 import pytest
 
-from chainer_crossbn import normalizers
-from chainer_crossbn.extensions import GlobalEvaluator
-from chainer_crossbn.iterators import ShareIterator
-from chainer_crossbn.models import VGG16
+from chainer_crossbn.models import VGG16, normalizations
 from chainer_crossbn.profiling import Profiler, breakdown, clock, timeline
-from chainer_crossbn.updaters import GlobalUpdater, prime
+from chainer_crossbn.training.extensions import GlobalEvaluator
+from chainer_crossbn.training.iterators import ShareIterator
+from chainer_crossbn.training.updaters import GlobalUpdater, prime
 
 CPU = chainer.get_device("@numpy")
 CONVOLUTIONS = [
@@ -79,7 +78,7 @@ def profile(comm, tmp_path, bn, n_epochs=2, **options):
     images = state.randint(0, 256, (6 * comm.size, 3, 32, 32)).astype(np.uint8)
     labels = state.randint(0, 10, len(images)).astype(np.int32)
     np.random.seed(0)
-    model = VGG16(10, normalizers.create(bn, comm, **options), width=4, fc_units=8)
+    model = VGG16(10, normalizations.create(bn, comm, **options), width=4, fc_units=8)
     optimizer = chainermn.create_multi_node_optimizer(
         chainer.optimizers.MomentumSGD(0.01), comm
     ).setup(model)

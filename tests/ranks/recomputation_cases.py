@@ -6,9 +6,10 @@ import chainer.links as L
 import numpy as np
 import pytest
 
-from chainer_crossbn import CrossBatchNormalization, models, normalizers
+from chainer_crossbn import CrossBatchNormalization, models
 from chainer_crossbn.collectives import host
-from chainer_crossbn.recomputation import recompute
+from chainer_crossbn.functions.recompute import recompute
+from chainer_crossbn.models import normalizations
 
 WIDTHS = {
     **{"alexnet": 6, "googlenet": 8, "vgg16": 2, "resnet50": 4, "resnet20": 4},
@@ -39,7 +40,7 @@ def trained(comm, name, bn, recomputed, dtype="float32"):
     size = max(32, models.MODELS[name].least_image_size)
     np.random.seed(0)
     with chainer.using_config("dtype", np.dtype(dtype)):
-        normalization = normalizers.create(bn, comm)
+        normalization = normalizations.create(bn, comm)
         model = models.create(
             name,
             5,
@@ -70,7 +71,7 @@ def assert_same(ours, theirs):
         assert np.array_equal(value, theirs[1][key]), key
 
 
-@pytest.mark.parametrize("bn", normalizers.NAMES)
+@pytest.mark.parametrize("bn", normalizations.NAMES)
 def test_every_normalization_is_as_without(comm, bn):
     results = [trained(comm, "resnet20", bn, recomputed) for recomputed in (1, 0)]
     assert_same(*results)

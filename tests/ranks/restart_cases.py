@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from chainer_crossbn import run_directory, training
-from chainer_crossbn.snapshots import state, storage
-from chainer_crossbn.updaters import GlobalUpdater
+from chainer_crossbn.commands.train.main import main
+from chainer_crossbn.runs import run_directory
+from chainer_crossbn.training.snapshots import state, storage
+from chainer_crossbn.training.updaters import GlobalUpdater
 
 WORLD = MPI.COMM_WORLD
 # 42 images in global batches of 4 a rank; snapshots within epochs, too.
@@ -31,7 +32,7 @@ TIMES = {"elapsed_time", "train_time", "images_per_second"}
 
 def train(*flags):
     WORLD.Barrier()
-    status = training.main([str(flag) for flag in flags])
+    status = main([str(flag) for flag in flags])
     WORLD.Barrier()
     return status
 
@@ -318,7 +319,7 @@ def test_another_number_of_ranks(stopped, capsys):
     mixed = variances.mean(axis=0) + means.var(axis=0)
     assert average[var] == pytest.approx(mixed, rel=1e-5)
     if WORLD.rank == 0:
-        training.run(["--resume", str(run)], MPI.COMM_SELF)
+        main.run(["--resume", str(run)], MPI.COMM_SELF)
         log = json.loads((run / "log").read_text())
         assert [entry["epoch"] for entry in log] == [1, 2, 3]
         assert all(np.isfinite(entry["validation/main/loss"]) for entry in log)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from reference import error
 
-from chainer_crossbn import CrossBatchNormalization, normalizers
-from chainer_crossbn.extensions import EpochStatistics, GlobalEvaluator
-from chainer_crossbn.iterators import ShareIterator
-from chainer_crossbn.local_statistics import deviations
-from chainer_crossbn.models import VGG16
-from chainer_crossbn.running_statistics import averaged, of_rank_zero
-from chainer_crossbn.updaters import GlobalUpdater, prime
+from chainer_crossbn import CrossBatchNormalization
+from chainer_crossbn.models import VGG16, normalizations
+from chainer_crossbn.training.extensions import EpochStatistics, GlobalEvaluator
+from chainer_crossbn.training.iterators import ShareIterator
+from chainer_crossbn.training.local_statistics import deviations
+from chainer_crossbn.training.running_statistics import averaged, of_rank_zero
+from chainer_crossbn.training.updaters import GlobalUpdater, prime
 
 CPU = chainer.get_device("@numpy")
 
@@ -31,7 +31,7 @@ def vgg(normalization, seed=0, **kwargs):
 
 def trained(comm, bn, n_images, batchsize, n_steps):
     """Return the model and the updater after some steps on ``n_images`` images."""
-    model = vgg(normalizers.create(bn, comm), seed=comm.rank)
+    model = vgg(normalizations.create(bn, comm), seed=comm.rank)
     optimizer = chainermn.create_multi_node_optimizer(
         chainer.optimizers.MomentumSGD(0.01), comm
     ).setup(model)
@@ -72,7 +72,7 @@ def test_steps_equal_those_of_one_rank_with_the_whole_batch(comm, float64, rest)
 
 
 def test_the_first_update_is_a_step(comm):
-    model = vgg(normalizers.create("multigpu", comm), seed=comm.rank)
+    model = vgg(normalizations.create("multigpu", comm), seed=comm.rank)
     optimizer = chainermn.create_multi_node_optimizer(
         chainer.optimizers.SGD(1.0), comm
     ).setup(model)
@@ -89,7 +89,7 @@ def test_the_first_update_is_a_step(comm):
     assert np.allclose(model.fc8.b.array, -(comm.size + 1) / 2)
 
 
-@pytest.mark.parametrize("bn", normalizers.NAMES)
+@pytest.mark.parametrize("bn", normalizations.NAMES)
 def test_every_network_stays_equal_on_all_ranks(comm, bn):
     model, _ = trained(comm, bn, 4 * comm.size, 2, 2)
     parameters = b"".join(p.array.tobytes() for p in model.params())
@@ -118,13 +118,13 @@ def test_running_statistics_are_averaged_as_a_mixture(comm):
 
 def test_nothing_is_averaged_where_the_ranks_agree(comm):
     for bn in ("none", "multigpu"):
-        model = vgg(normalizers.create(bn, comm))
+        model = vgg(normalizations.create(bn, comm))
         assert averaged(model, comm) is model
 
 
 def test_evaluation_counts_every_image_once(comm):
     images, labels = images_of(2 * comm.size + 1)
-    model = vgg(normalizers.create("multigpu", comm))
+    model = vgg(normalizations.create("multigpu", comm))
     found = GlobalEvaluator(model, {"validation": (images, labels)}, comm, CPU)()
     with chainer.using_config("train", False), chainer.no_backprop_mode():
         logits = model(images.astype("float32") / 255).array
@@ -138,7 +138,7 @@ def test_evaluation_counts_every_image_once(comm):
 
 @pytest.mark.parametrize("bn", ["normal", "multigpu"])
 def test_deviations_of_local_from_global_statistics(comm, bn):
-    model = vgg(normalizers.create(bn, comm))
+    model = vgg(normalizations.create(bn, comm))
     images = images_of(3 * comm.size)[0].astype("float32") / 255
     mine = slice(3 * comm.rank, 3 * comm.rank + 3)
     layers = deviations(model, images[mine], comm)
@@ -161,7 +161,7 @@ def test_deviations_of_local_from_global_statistics(comm, bn):
 
 def test_no_deviations_without_batch_normalization(comm):
     for bn in ("none", "layer"):
-        model = vgg(normalizers.create(bn, comm))
+        model = vgg(normalizations.create(bn, comm))
         assert deviations(model, images_of(1)[0].astype("float32"), comm) == []
 
 
@@ -202,9 +202,9 @@ def test_shares_cover_each_epoch_once(comm, left, dropped):
 
 
 def test_vgg16_has_the_layers_of_the_paper(comm):
-    full = VGG16(10, normalizers.create("none", comm))
+    full = VGG16(10, normalizations.create("none", comm))
     assert sum(p.size for p in full.params()) == 33_638_218
-    full = VGG16(10, normalizers.create("multigpu", comm))
+    full = VGG16(10, normalizations.create("multigpu", comm))
     links = list(full.links())
     assert sum(isinstance(link, CrossBatchNormalization) for link in links) == 13
     assert sum(isinstance(link, L.Convolution2D) for link in links) == 13

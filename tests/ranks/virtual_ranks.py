@@ -13,7 +13,7 @@ import chainer_crossbn  # noqa: F401  makes Chainer importable
 # isort: split
 from mpi4py import MPI
 
-from chainer_crossbn import training
+from chainer_crossbn.commands.train.main import main as train_main
 
 WORLD = MPI.COMM_WORLD
 N_RANKS = 8
@@ -36,7 +36,7 @@ CASES = {
 
 
 def train(*flags):
-    status = training.main([str(flag) for flag in flags])
+    status = train_main([str(flag) for flag in flags])
     if status:
         sys.exit(status)
     WORLD.Barrier()

@@ -1,0 +1,1 @@
+"""Training from a command line: ``train_cifar.py``."""

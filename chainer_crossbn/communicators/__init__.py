@@ -1,0 +1,26 @@
+"""ChainerMN communicators."""
+
+import chainermn
+
+from chainer_crossbn.communicators.host import HostCommunicator
+from chainer_crossbn.communicators.staged import StagedCommunicator
+
+__all__ = ["HostCommunicator", "StagedCommunicator", "create"]
+
+_OWN = {"host": HostCommunicator, "staged": StagedCommunicator}
+
+
+def create(name, mpi_comm):
+    """Create a communicator by its name.
+
+    Args:
+        name (str): ``host``, ``staged``, or a name that
+            :func:`chainermn.create_communicator` knows.
+        mpi_comm (mpi4py.MPI.Comm): All ranks.
+
+    Returns:
+        ChainerMN communicator.
+    """
+    if name in _OWN:
+        return _OWN[name](mpi_comm)
+    return chainermn.create_communicator(name, mpi_comm)

@@ -1,0 +1,220 @@
+"""Batch normalization link with the statistics of all ranks."""
+
+import copy
+import itertools
+import weakref
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy
+
+from chainer_crossbn import kernels
+from chainer_crossbn.functions._layout import check_axis, layout_of
+from chainer_crossbn.functions.cross_batch_normalization import (
+    check_virtual_ranks,
+    cross_batch_normalization,
+    mixture,
+)
+
+_created = weakref.WeakKeyDictionary()
+
+
+class CrossBatchNormalization(L.BatchNormalization):
+    """Batch normalization link that takes its statistics over all ranks.
+
+    Takes the place of :class:`chainer.links.BatchNormalization`: same arguments but
+    for ``comm``, same parameters, running statistics and serialized names, and on one
+    rank the same results, to the rounding that :func:`cross_batch_normalization` tells
+    of. Running statistics are equal on all ranks. With
+    ``chainer.config.train`` off it normalizes by them and communicates nothing.
+
+    With ``virtual_ranks`` one process computes for several ranks. Their running
+    statistics stay separate; with ``chainer.config.train`` off the link normalizes by
+    the mixture of their distributions. It emulates, on one device, ordinary batch
+    normalization on several::
+
+        own = comm.split(comm.rank, 0)  # no communication
+        bn = CrossBatchNormalization(64, own, virtual_ranks=8)
+
+    Copies share the communicator. Pickles and snapshots leave it out: set ``comm`` on
+    an unpickled link.
+
+    Args:
+        size (int, tuple of int or None): Shape of the channel axes. ``None`` (then
+            ``axis`` is required) takes it from the first mini-batch.
+        comm: ChainerMN communicator; statistics are taken over its ranks.
+        decay (float): Share of the old running statistics that is kept.
+        eps (float): Added to the variance.
+        dtype: Dtype of parameters and running statistics; in ``mixed16`` float32.
+        use_gamma (bool): Whether to scale.
+        use_beta (bool): Whether to shift.
+        initial_gamma: Initializer of gamma, 1 by default.
+        initial_beta: Initializer of beta, 0 by default.
+        axis (int, tuple of int or None): Axes that are averaged over, ascending.
+        initial_avg_mean: Initializer of the running mean, 0 by default.
+        initial_avg_var: Initializer of the running variance, 1 by default.
+        virtual_ranks (int): Number of ranks whose mini-batches each mini-batch holds,
+            as in :func:`cross_batch_normalization`.
+        virtual_group_size (int): Number of consecutive virtual ranks that share
+            statistics. Where there are several such groups, ``avg_mean`` and
+            ``avg_var`` have an additional first axis, the groups.
+
+    Attributes:
+        comm: The communicator.
+        virtual_ranks (int): As above.
+        virtual_group_size (int): As above.
+        label (str): Names the layer in errors and in the check that all ranks reach
+            the layers in the same order; must be equal on all ranks. By default the
+            links of a communicator are numbered as they are made; copies keep it.
+    """
+
+    def __init__(
+        self,
+        size,
+        comm,
+        decay=0.9,
+        eps=2e-5,
+        dtype=None,
+        use_gamma=True,
+        use_beta=True,
+        initial_gamma=None,
+        initial_beta=None,
+        axis=None,
+        initial_avg_mean=None,
+        initial_avg_var=None,
+        virtual_ranks=1,
+        virtual_group_size=1,
+    ):
+        check_virtual_ranks(comm, virtual_ranks, virtual_group_size)
+        self.virtual_ranks = virtual_ranks
+        self.virtual_group_size = virtual_group_size
+        super().__init__(
+            size=size,
+            decay=decay,
+            eps=eps,
+            dtype=dtype,
+            use_gamma=use_gamma,
+            use_beta=use_beta,
+            initial_gamma=initial_gamma,
+            initial_beta=initial_beta,
+            axis=axis,
+            initial_avg_mean=initial_avg_mean,
+            initial_avg_var=initial_avg_var,
+        )
+        self.comm = comm
+        self.label = type(self).__name__
+        if comm is not None:
+            self.label += f" #{next(_created.setdefault(comm, itertools.count(1)))}"
+
+    @property
+    def n_groups(self):
+        """int: Number of groups of virtual ranks that have statistics of their own."""
+        return self.virtual_ranks // self.virtual_group_size
+
+    def _initialize_params(self, shape):
+        super()._initialize_params(shape)
+        if self.n_groups > 1:
+            self.avg_mean = self.xp.stack([self.avg_mean] * self.n_groups)
+            self.avg_var = self.xp.stack([self.avg_var] * self.n_groups)
+
+    def forward(self, x, finetune=False, relu=False):
+        """Normalize ``x``, by batch statistics in training and else by running ones.
+
+        Args:
+            x (Variable or array): Shape (N, C, ...); N may differ between the ranks.
+            finetune (bool): In training, make the running statistics the plain mean
+                over all mini-batches since :meth:`start_finetuning`.
+            relu (bool): Whether ReLU follows. In training, where no second derivatives
+                are wanted, it takes no pass over memory of its own.
+
+        Returns:
+            Variable: Same shape and dtype as ``x``.
+
+        Raises:
+            RuntimeError: If the link has no communicator, as after unpickling.
+        """
+        if not chainer.config.train:
+            return self._normalize_by_running_statistics(x, relu)
+        if self.comm is None:
+            raise RuntimeError(
+                f"{self.label} has no communicator (pickles leave it out); "
+                "set link.comm before training"
+            )
+        if self.avg_mean is None:
+            self._initialize_params(
+                tuple(d for i, d in enumerate(x.shape) if i not in self.axis)
+            )
+        gamma, beta = self._scale_and_shift()
+        running_mean, running_var, decay = self.avg_mean, self.avg_var, self.decay
+        if chainer.config.in_recomputing:
+            running_mean = running_var = None
+        elif finetune:
+            self.N += 1
+            decay = 1 - 1 / self.N
+        return self._normalize(
+            x,
+            gamma,
+            beta,
+            self.comm,
+            eps=self.eps,
+            running_mean=running_mean,
+            running_var=running_var,
+            decay=decay,
+            axis=self.axis,
+            name=self.label,
+            relu=relu,
+            virtual_ranks=self.virtual_ranks,
+            virtual_group_size=self.virtual_group_size,
+        )
+
+    def _scale_and_shift(self):
+        like = self.avg_mean if self.n_groups == 1 else self.avg_mean[0]
+        gamma = self.xp.ones_like(like) if self.gamma is None else self.gamma
+        beta = self.xp.zeros_like(like) if self.beta is None else self.beta
+        return gamma, beta
+
+    def _normalize_by_running_statistics(self, x, relu):
+        if self.avg_mean is None:
+            y = super().forward(x)  # takes the shape from x
+            return F.relu(y) if relu else y
+        mean, var = self.avg_mean, self.avg_var
+        if self.n_groups > 1:
+            mean, var = mixture(mean, var)
+        gamma, beta = self._scale_and_shift()
+        if not chainer.config.enable_backprop:
+            return self._in_one_pass(x, mean, var, gamma, beta, relu=relu)
+        y = F.fixed_batch_normalization(
+            x, gamma, beta, mean, var, self.eps, axis=self.axis
+        )
+        return F.relu(y) if relu else y
+
+    def _in_one_pass(self, x, mean, var, *parameters, relu):
+        x, gamma, beta = (
+            v.array if isinstance(v, chainer.Variable) else v for v in (x, *parameters)
+        )
+        layout = layout_of(x.ndim, gamma.ndim, check_axis(self.axis))
+        flat = layout.flatten(x)
+        mean, var = (v.ravel().astype(numpy.float64) for v in (mean, var))
+        inv_std = 1 / (var + self.eps) ** 0.5
+        y = kernels.of(flat).normalize(flat, mean, inv_std, gamma, beta, relu)
+        return chainer.Variable(layout.restore(y, x.shape), requires_grad=False)
+
+    # What training computes; comparators put their own in its place.
+    _normalize = staticmethod(cross_batch_normalization)
+
+    def __copy__(self):
+        copied = self.__class__.__new__(self.__class__)
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self, memo):
+        # A communicator holds an MPI handle: it is shared, not copied.
+        memo[id(self.comm)] = self.comm
+        copied = self.__copy__()
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
+    def __getstate__(self):
+        return {**self.__dict__, "comm": None}

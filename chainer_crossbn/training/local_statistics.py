@@ -1,0 +1,80 @@
+"""How far the statistics of a rank's mini-batch lie from those of all ranks' together.
+
+The paper explains by it why normalBN fails with few images a GPU.
+"""
+
+import chainer
+import numpy
+from chainer import backend
+
+from chainer_crossbn import kernels
+from chainer_crossbn.functions._layout import layout_of
+from chainer_crossbn.links.cross_batch_normalization import CrossBatchNormalization
+
+
+def deviations(model, x, comm, virtual_ranks=1):
+    """Compare local with global mean and variance, layer by layer, in a training pass.
+
+    All ranks must call it together. Running statistics change as in any training pass.
+
+    Args:
+        model (chainer.Link): Normalized by :class:`CrossBatchNormalization` links.
+        x (array): This process's mini-batch, shape (n, 3, h, w), n equal everywhere.
+        comm: ChainerMN communicator of all ranks, whatever the ranks of the links.
+        virtual_ranks (int): Ranks whose mini-batches ``x`` holds; divides n.
+
+    Returns:
+        list of dict: One a normalization, in the order in which they are passed:
+        ``layer`` (its label), ``values`` (how many a channel has on this rank), and, as
+        means over channels and ranks, ``mean``, the distance between local and global
+        mean over the global standard deviation, and ``variance``, that between the
+        variances over the global variance. As in the normalization, eps is added to
+        the variances.
+    """
+    hook = _LocalMoments(virtual_ranks)
+    with chainer.no_backprop_mode(), hook:
+        model(x)
+    found = []
+    for link, n, mean, var in hook.found:
+        means, variances = (
+            numpy.concatenate(comm.allreduce_obj([v])) for v in (mean, var)
+        )
+        global_mean = means.mean(axis=0)
+        global_var = variances.mean(axis=0) + means.var(axis=0) + link.eps
+        of_means = abs(means - global_mean) / global_var**0.5
+        of_variances = abs((variances + link.eps) / global_var - 1)
+        found.append(
+            {
+                "layer": link.label,
+                "values": n,
+                "mean": float(of_means.mean()),
+                "variance": float(of_variances.mean()),
+            }
+        )
+    return found
+
+
+class _LocalMoments(chainer.LinkHook):
+    """Notes link, values per channel, means and variances of what links are given.
+
+    The latter have the shape (virtual ranks, c).
+    """
+
+    def __init__(self, virtual_ranks):
+        self.found = []
+        self._virtual_ranks = virtual_ranks
+
+    def forward_preprocess(self, args):
+        link = args.link
+        if not isinstance(link, CrossBatchNormalization):
+            return
+        x = backend.from_chx(args.args[0].array)
+        channel_ndim = link.avg_mean.ndim - (link.n_groups > 1)
+        flat = layout_of(x.ndim, channel_ndim, link.axis).flatten(x)
+        groups = kernels.Groups(len(x), self._virtual_ranks)
+        mean, m2 = (
+            v.reshape(self._virtual_ranks, -1)
+            for v in backend.CpuDevice().send(kernels.of(flat).moments(flat, groups))
+        )
+        n = flat.shape[0] * flat.shape[2] // self._virtual_ranks
+        self.found.append((link, n, mean, m2 / n))

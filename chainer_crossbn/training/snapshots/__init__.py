@@ -1,0 +1,1 @@
+"""Snapshots of a run, from which it resumes as if it had never stopped."""

@@ -1,0 +1,241 @@
+"""Snapshots on disk: whole ones only, checked before use, old ones removed.
+
+A run keeps its snapshots in a directory of their own. Each is a directory that is named
+after its iteration, with one npz file for each part and a ``manifest.json``, written
+last, that has their sizes and checksums. It gets its name when all of it is on disk, so
+that whatever stops a run leaves the snapshots that were there as they are.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import zipfile
+
+import numpy
+
+from chainer_crossbn.runs.files import replacing, sync_directory
+
+_MANIFEST = "manifest.json"
+_NAME = re.compile(r"\d{9,}")
+_PARTIAL = ".partial"
+_KEPT = 2
+# Those kept, the most accurate, and the one that is being written.
+MOST = _KEPT + 2
+_CHUNK = 1 << 20
+_MANIFEST_LIMIT = 16 << 20
+
+
+class Damaged(Exception):
+    """A snapshot is not what was written; the message says what is wrong."""
+
+
+def write(folder, iteration, parts, about):
+    """Write a snapshot; then remove all but the last two and the most accurate.
+
+    Args:
+        folder (str): Directory of the run's snapshots; made if need be.
+        iteration (int): Iterations made so far.
+        parts (dict): From a name to a dict of arrays.
+        about (dict): What else the manifest tells, as JSON has it. ``accuracy`` (float
+            or None) decides which snapshot is the most accurate, the first of equals.
+
+    Raises:
+        OSError: If it can't be written. The snapshots that were there stay.
+    """
+    os.makedirs(folder, exist_ok=True)
+    path = _path(folder, iteration)
+    partial = path + _PARTIAL
+    _remove(partial)
+    try:
+        os.mkdir(partial)
+        files = {
+            f"{name}.npz": _write_arrays(os.path.join(partial, f"{name}.npz"), arrays)
+            for name, arrays in parts.items()
+        }
+        content = {**about, "iteration": iteration, "files": files}
+        manifest = {"content": content, "sha256": _digest(content)}
+        with replacing(os.path.join(partial, _MANIFEST)) as file:
+            file.write(json.dumps(manifest, indent=1).encode() + b"\n")
+        # There is one only where it is damaged, and the run began before it.
+        _remove(path)
+        os.rename(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            _remove(partial)
+        raise
+    sync_directory(folder)
+    sync_directory(os.path.dirname(folder))
+    _prune(folder)
+
+
+def iterations(folder):
+    """Return the iterations of the snapshots of a run, the newest first.
+
+    Args:
+        folder (str): Directory of the run's snapshots, which need not exist.
+    """
+    try:
+        names = os.listdir(folder)
+    except OSError:  # none there, or none to be read
+        return []
+    found = [
+        int(name)
+        for name in names
+        if _NAME.fullmatch(name)
+        and os.path.lexists(os.path.join(folder, name, _MANIFEST))
+    ]
+    return sorted(found, reverse=True)
+
+
+def read(folder, iteration):
+    """Read a snapshot, and check every byte of it.
+
+    Args:
+        folder (str): Directory of the run's snapshots.
+        iteration (int): Which one.
+
+    Returns:
+        tuple: The manifest (dict), and the parts as :func:`write` got them.
+
+    Raises:
+        Damaged: If it is not as it was written.
+    """
+    path = _path(folder, iteration)
+    content = _read_manifest(path)
+    if content["iteration"] != iteration:
+        raise Damaged(f"{_MANIFEST} is of another iteration")
+    parts = {}
+    for name, expected in content["files"].items():
+        file = os.path.join(path, name)
+        try:
+            if os.path.basename(name) != name or _describe(file) != expected:
+                raise Damaged(f"{name} differs from what was written")
+            parts[name[: -len(".npz")]] = _read_arrays(file)
+        except OSError as error:
+            raise Damaged(f"{name}: {error.strerror}") from None
+        except (ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            raise Damaged(f"{name} is no file of arrays") from None
+    return content, parts
+
+
+def read_newest(folder, note):
+    """Read the newest snapshot that is not damaged.
+
+    Args:
+        folder (str): Directory of the run's snapshots.
+        note (callable): Called with a line for each damaged one that is passed over.
+
+    Returns:
+        tuple or None: As :func:`read` returns it, None if there is none.
+    """
+    for iteration in iterations(folder):
+        try:
+            return read(folder, iteration)
+        except Damaged as error:
+            note(f"snapshot {_path(folder, iteration)} is damaged and skipped: {error}")
+    return None
+
+
+def _path(folder, iteration):
+    return os.path.join(folder, f"{iteration:09d}")
+
+
+def _digest(content):
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _Summed:
+    """Passes on what is written; no more, so that zipfile never looks back."""
+
+    def __init__(self, file):
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def write(self, content):
+        self._digest.update(content)
+        self._size += memoryview(content).nbytes
+        return self._file.write(content)
+
+    def flush(self):
+        self._file.flush()
+
+    def description(self):
+        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
+
+
+def _write_arrays(path, arrays):
+    """Write an npz file to the disk, and return its description."""
+    with open(path, "xb") as file:
+        summed = _Summed(file)
+        # As numpy.savez, which would pickle an array of objects.
+        with zipfile.ZipFile(summed, "w") as archive:
+            for key, array in arrays.items():
+                with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                    numpy.lib.format.write_array(member, array, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    return summed.description()
+
+
+def _describe(path):
+    digest, size = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(_CHUNK), b""):
+            digest.update(chunk)
+            size += len(chunk)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _read_arrays(path):
+    with zipfile.ZipFile(path) as archive:
+        if any(m.compress_type != zipfile.ZIP_STORED for m in archive.infolist()):
+            raise ValueError("a snapshot is not compressed")
+    with numpy.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _read_manifest(path):
+    try:
+        with open(os.path.join(path, _MANIFEST), "rb") as file:
+            manifest = json.loads(file.read(_MANIFEST_LIMIT))
+        content = manifest["content"]
+        if manifest["sha256"] != _digest(content):
+            raise Damaged(f"{_MANIFEST} differs from what was written")
+        files = content["files"]
+        if not all(name.endswith(".npz") for name in files):
+            raise ValueError("other files")
+        return content
+    except OSError as error:
+        raise Damaged(f"{_MANIFEST}: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise Damaged(f"{_MANIFEST} is no manifest") from None
+
+
+def _prune(folder):
+    accuracies = {}
+    for iteration in reversed(iterations(folder)):
+        with contextlib.suppress(Damaged):
+            content = _read_manifest(_path(folder, iteration))
+            accuracies[iteration] = content.get("accuracy")
+    kept = set(sorted(accuracies)[-_KEPT:])
+    rated = [i for i, accuracy in accuracies.items() if accuracy is not None]
+    if rated:
+        kept.add(max(rated, key=accuracies.get))
+    kept = {os.path.basename(_path(folder, iteration)) for iteration in kept}
+    for name in os.listdir(folder):
+        if _NAME.fullmatch(name.removesuffix(_PARTIAL)) and name not in kept:
+            _remove(os.path.join(folder, name))
+
+
+def _remove(path):
+    """Remove a snapshot, such that what is left of it at any time is not one."""
+    if not os.path.lexists(path):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(path, _MANIFEST))
+    shutil.rmtree(path)
