@@ -56,7 +56,7 @@ def leave_out(part):
     import chainer
     import chainer.functions as F
 
-    from chainer_crossbn.functions import convolution_2d
+    from chainer_crossbn.links import convolution_2d
     from chainer_crossbn.models import vgg
     from chainer_crossbn.training import optimizers
 

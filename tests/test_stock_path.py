@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from chainer_crossbn import datasets
-from chainer_crossbn.functions import convolution_2d
+from chainer_crossbn.links import convolution_2d
 from chainer_crossbn.models import VGG16, normalizations, vgg
 from chainer_crossbn.training.optimizers import MomentumSGD
 from chainer_crossbn.training.updaters import as_input

@@ -15,6 +15,7 @@ import pytest
 from mpi4py import MPI
 
 from chainer_crossbn.commands.train.main import main
+from chainer_crossbn.commands.train.main import run as run_on
 from chainer_crossbn.runs import run_directory
 from chainer_crossbn.training.snapshots import state, storage
 from chainer_crossbn.training.updaters import GlobalUpdater
@@ -319,7 +320,7 @@ def test_another_number_of_ranks(stopped, capsys):
     mixed = variances.mean(axis=0) + means.var(axis=0)
     assert average[var] == pytest.approx(mixed, rel=1e-5)
     if WORLD.rank == 0:
-        main.run(["--resume", str(run)], MPI.COMM_SELF)
+        run_on(["--resume", str(run)], MPI.COMM_SELF)
         log = json.loads((run / "log").read_text())
         assert [entry["epoch"] for entry in log] == [1, 2, 3]
         assert all(np.isfinite(entry["validation/main/loss"]) for entry in log)
