@@ -95,7 +95,7 @@ class _Runner:
         self._say = say
 
     def has_room(self, job, at_once):
-        """Tell whether a run can start beside those that are active."""
+        """Return whether a run can start beside the active ones."""
         if job.timed or any(active.job.timed for active in self.active):
             return not self.active
         return len(self.active) < at_once
@@ -105,7 +105,7 @@ class _Runner:
 
         Args:
             job (Job): The run.
-            later (list of Job): Those that come after it, for an estimate.
+            later (list of Job): The runs after it, for the estimate of the time left.
             at_once (int): How many are made at once.
         """
         self._n_started += 1

@@ -52,7 +52,7 @@ def total_times(groups, title, paper):
     Args:
         groups (list): Groups of finished runs of one scale, a network each.
         title (str): Title of the figure.
-        paper (dict): Network -> seconds in the paper, of those that it has.
+        paper (dict): Network -> seconds in the paper; networks may be missing.
 
     Returns:
         matplotlib.figure.Figure: The figure.
