@@ -162,7 +162,7 @@ MEASURED = """
 import resource, sys
 import numpy as np
 from chainer_crossbn import datasets
-from chainer_crossbn.loading import Loader, in_order
+from chainer_crossbn.datasets.loading import Loader, in_order
 
 data = datasets.load("synthetic", train_size={n}, test_size=1, side=256)
 loader = Loader(2)
