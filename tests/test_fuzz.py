@@ -260,7 +260,7 @@ def test_records_of_runs_to_go_on_with(tmp_path_factory, data):
     except UsageError as error:
         assert_one_line(error)
     else:
-        assert resume.last_seen(plan.record)
+        assert resume.interruption(plan.record)
     assert [path.name for path in run.iterdir()] == ["args.json"]
 
 

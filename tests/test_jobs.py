@@ -103,7 +103,7 @@ def test_hostfile(tmp_path, start):
     assert (tmp_path / "result" / "accuracy.png").exists()
     again = start("hostfile.sh", hosts, RANKS="2")
     assert again.returncode == 0
-    assert again.stdout.count("is finished already") == len(NETWORKS)
+    assert again.stdout.count("is already finished") == len(NETWORKS)
 
 
 def test_age(tmp_path, start):

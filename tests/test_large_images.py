@@ -74,7 +74,7 @@ def test_goes_on_bit_for_bit(whole, tmp_path):
     assert int(middle.name) % 4
     done = train(2, "--resume", run)
     assert done.returncode == 0, done.stderr
-    assert f"goes on after iteration {int(middle.name)}" in done.stdout
+    assert f"continuing after iteration {int(middle.name)}" in done.stdout
     assert result(run) == result(whole)
 
 

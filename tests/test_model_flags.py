@@ -77,7 +77,7 @@ def test_goes_on_bit_for_bit(whole, tmp_path, recompute):
     done = train(2, "--resume", run, *recompute)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "goes on after iteration" in done.stdout
+    assert "continuing after iteration" in done.stdout
     assert_same(run, whole)
     record = json.loads((run / "args.json").read_text())
     assert record["arguments"]["recompute"] == (True if recompute else None)

@@ -2,7 +2,6 @@
 
 import argparse
 import io
-import math
 import os
 import sys
 
@@ -61,31 +60,6 @@ def conclude(program, run, refusals=UsageError):
         # Python flushes once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
-
-def number(kind, low, high=math.inf, low_included=True):
-    """Return an argument type that takes the numbers between two limits.
-
-    Args:
-        kind (type): ``int`` or ``float``.
-        low (float): Least value.
-        high (float): Values are below it.
-        low_included (bool): Whether ``low`` itself is taken.
-    """
-    limit = "at least" if low_included else "above"
-    expected = f"{limit} {low}" + ("" if high == math.inf else f" and below {high}")
-
-    def convert(text):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not (low < value < high or (low_included and value == low)):
-            name = "whole number" if kind is int else "number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {name} {expected}")
-        return value
-
-    return convert
 
 
 def add(group, *names, **options):

@@ -7,7 +7,6 @@ from chainer_crossbn.commands.command_line import (
     add,
     complain,
     conclude,
-    number,
 )
 from chainer_crossbn.errors import UsageError
 from chainer_crossbn.experiments import (
@@ -32,6 +31,7 @@ from chainer_crossbn.experiments.definitions import (
     optional,
 )
 from chainer_crossbn.experiments.results import NotRun
+from chainer_crossbn.runs.values import number
 
 _PROGRAM = "chainer_crossbn experiments"
 

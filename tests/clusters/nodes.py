@@ -227,7 +227,7 @@ def killed(runner):
     wait_for(lambda: not runner.ranks(), None, 10)
     status, out, again, _ = runner.run("train_cifar.py", *words, "--resume", "auto")
     assert status == 0, again
-    after = re.search(r"goes on after iteration (\d+)", out)
+    after = re.search(r"continuing after iteration (\d+)", out)
     assert len(json.loads(log.read_text())) == 12
     lines = [line for line in error.splitlines() if re.search("signal|KILLED", line)]
     said = lines[0] if lines else ""

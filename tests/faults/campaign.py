@@ -131,7 +131,7 @@ class Campaign:
             output.seek(0)
             shown = output.read()
         self._counts["resumes"] += resumed
-        self._counts["begun anew"] += "begins anew" in shown
+        self._counts["begun anew"] += "starting again" in shown
         self._counts["skipped"] += "is damaged and skipped" in shown
         if killed:
             self._counts["kills"] += 1

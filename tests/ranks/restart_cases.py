@@ -99,7 +99,7 @@ def test_goes_on_bit_for_bit(whole, stopped, missing, capsys):
     shown = capsys.readouterr()
     assert shown.err == ""
     if WORLD.rank == 0:
-        assert "goes on after iteration" in shown.out
+        assert "continuing after iteration" in shown.out
     assert result(run) == result(whole)
     after = json.loads((run / "log").read_text())
     # Times go on, too.
@@ -144,7 +144,7 @@ def test_a_signal_to_one_rank_stops_all(whole, shared, monkeypatch, capsys, numb
     before = contents(run)
     assert train(*begin, *where) == 0
     if WORLD.rank == 0:
-        assert f"{run} is finished already" in capsys.readouterr().out
+        assert f"{run} is already finished" in capsys.readouterr().out
     assert contents(run) == before
 
 
@@ -279,9 +279,9 @@ def test_ranks_of_a_run_that_was_killed(stopped, capsys):
         line = next(
             line
             for line in capsys.readouterr().out.splitlines()
-            if line.startswith("the run ended without a word; of its ranks 0 was PID ")
+            if "rank 0 was PID " in line
         )
-        assert f"{last} was PID {pid} on " in line
+        assert f"rank {last} was PID {pid} on " in line
 
 
 def test_a_loss_that_is_no_number(whole, shared, monkeypatch, capsys):

@@ -10,13 +10,13 @@ from chainer_crossbn.commands.command_line import (
     Parser,
     add,
     complain,
-    number,
     print_anything,
 )
 from chainer_crossbn.commands.doctor import launch, versions
 from chainer_crossbn.commands.doctor.findings import FATAL, Finding, status
 from chainer_crossbn.commands.doctor.patience import Patience
 from chainer_crossbn.errors import UsageError
+from chainer_crossbn.runs.values import number
 
 _PROGRAM = "chainer_crossbn doctor"
 

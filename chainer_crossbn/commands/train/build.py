@@ -1,5 +1,6 @@
-"""Build what trains, from the arguments of a run."""
+"""Build model, optimizer and trainer from the options of a run."""
 
+from argparse import Namespace
 from typing import NamedTuple
 
 import chainer
@@ -9,8 +10,8 @@ from chainer.training import Trainer
 from chainer.training.extensions import ExponentialShift, LogReport, observe_lr
 
 from chainer_crossbn import datasets, models
-from chainer_crossbn.commands.train import console, normalization_options, options
-from chainer_crossbn.datasets.loading import Request
+from chainer_crossbn.commands.train import console, options
+from chainer_crossbn.datasets.loading import Loader, Request
 from chainer_crossbn.functions.rank_dropout import RankDropout
 from chainer_crossbn.profiling import Profiler
 from chainer_crossbn.training.extensions import EpochStatistics, GlobalEvaluator
@@ -18,42 +19,58 @@ from chainer_crossbn.training.iterators import ShareIterator
 from chainer_crossbn.training.optimizers import MomentumSGD
 from chainer_crossbn.training.running_statistics import averaged, of_rank_zero
 from chainer_crossbn.training.updaters import GlobalUpdater, as_input, prime
+from chainer_crossbn.training.watchdog import Watchdog
+
+_INITIALIZERS = {
+    "glorot": chainer.initializers.GlorotNormal,
+    "he": chainer.initializers.HeNormal,
+    "lecun": chainer.initializers.LeCunNormal,
+}
 
 
 class Setup(NamedTuple):
-    """What a run has to train with.
+    """What a run trains with.
 
     Attributes:
-        args (argparse.Namespace): Its arguments.
-        data (Dataset): Its images.
+        args (argparse.Namespace): Completed options.
+        data (ImageDataset): Images.
         load (Loader): Makes mini-batches of them.
-        comm: ChainerMN communicator of all ranks.
-        device (chainer.backend.Device): What this rank computes on.
-        watchdog (Watchdog): Is told where this rank is.
+        comm: ChainerMN communicator of all processes.
+        device (chainer.backend.Device): What this process computes on.
+        watchdog (Watchdog): Records how far this process is.
     """
 
-    args: object
-    data: object
-    load: object
-    comm: object
-    device: object
-    watchdog: object
+    args: Namespace
+    data: datasets.ImageDataset
+    load: Loader
+    comm: chainermn.CommunicatorBase
+    device: chainer.backend.Device
+    watchdog: Watchdog
 
 
-def build(setup, path):
-    """Build model, optimizer and trainer; all ranks call it.
+def build(setup: Setup, path: str) -> tuple[Trainer, chainer.Chain]:
+    """Build model, optimizer and trainer; all ranks call it together.
 
     Args:
         setup (Setup): What there is to train with.
-        path (pathlib.Path): The run's directory.
+        path (str): The run directory.
 
     Returns:
         tuple: The :class:`chainer.training.Trainer` and the model.
     """
-    args, data, load, comm, device, watchdog = setup
+    args, comm = setup.args, setup.comm
     numpy.random.seed(args.seed)
-    normalization = normalization_options.create(args, comm)
-    dropout = RankDropout(_dropout_seeds(args, comm), device.xp)
+    dropout = RankDropout(_dropout_seeds(args, comm), setup.device.xp)
+    model = _build_model(setup, dropout)
+    updater = _build_updater(setup, _build_optimizer(setup, model), dropout)
+    trainer = Trainer(updater, (args.epoch, "epoch"), path)
+    _extend(trainer, setup, model)
+    return trainer, model
+
+
+def _build_model(setup, dropout):
+    args, data = setup.args, setup.data
+    normalization = _create_normalization(args, setup.comm)
     model = models.create(
         args.model,
         data.n_class,
@@ -61,19 +78,42 @@ def build(setup, path):
         width=args.width,
         fc_units=args.fc_units,
         dropout=args.dropout,
-        initialW=options.INITIALIZERS[args.init](),
+        initialW=_INITIALIZERS[args.init](),
         zero_gamma=bool(args.zero_gamma),
         image_size=data.train_images.shape[-1],
         recomputed=bool(args.recompute),
         dropout_function=dropout,
     )
-    model.to_device(device)
+    model.to_device(setup.device)
     normalization.prepare(model, first_batch(setup))
+    return model
+
+
+def _create_normalization(args, comm):
+    """Create the normalization that models are built with; all ranks call it."""
+    settings = {
+        name: getattr(args, name) for name in models.normalizations.OPTIONS[args.bn]
+    }
+    if args.bn_layers is not None:
+        layers = options.end_and_count(args.bn_layers)
+        settings.update(layers=layers, rest=args.bn_rest)
+    return models.normalizations.create(
+        args.bn, comm, virtual_ranks=args.virtual_ranks, **settings
+    )
+
+
+def _build_optimizer(setup, model):
+    args, comm = setup.args, setup.comm
     optimizer = chainermn.create_multi_node_optimizer(
         MomentumSGD(args.lr, args.momentum, args.weight_decay), comm
     )
     optimizer.setup(model)
     prime(optimizer, comm)
+    return optimizer
+
+
+def _build_updater(setup, optimizer, dropout):
+    args, data, comm = setup.args, setup.data, setup.comm
     n_train = len(data.train_labels)
     iterator = ShareIterator(
         n_train,
@@ -95,23 +135,30 @@ def build(setup, path):
         data.train_images,
         data.train_labels,
         comm,
-        device,
-        load=load,
+        setup.device,
+        load=setup.load,
         dropout=dropout,
     )
-    updater.note_place = watchdog.at
-    trainer = Trainer(updater, (args.epoch, "epoch"), path)
+    updater.note_place = setup.watchdog.at
+    return updater
+
+
+def _extend(trainer, setup, model):
+    """Add evaluation, log, profile, learning rate and console to a trainer."""
+    args, data, comm = setup.args, setup.data, setup.comm
     part = datasets.take_balanced(data.train_labels, args.eval_train, data.n_class)
     sets = {
         "train": (data.train_images[part], data.train_labels[part]),
         "validation": (data.test_images, data.test_labels),
     }
     trainer.extend(EpochStatistics(comm))
-    evaluator = GlobalEvaluator(model, sets, comm, device, load)
-    evaluator.note_place, evaluator.note_moves = watchdog.at, watchdog.moves
+    evaluator = GlobalEvaluator(model, sets, comm, setup.device, setup.load)
+    evaluator.note_place = setup.watchdog.at
+    evaluator.note_moves = setup.watchdog.moves
     trainer.extend(evaluator)
     if args.profile:
-        trainer.extend(Profiler(model, updater, evaluator, comm, device))
+        profiler = Profiler(model, trainer.updater, evaluator, comm, setup.device)
+        trainer.extend(profiler)
     if args.lr_step:
         # After the log, so that an epoch is logged with the rate that it had.
         trainer.extend(
@@ -123,7 +170,6 @@ def build(setup, path):
         trainer.extend(observe_lr(), trigger=(1, "epoch"))
         trainer.extend(LogReport(trigger=(1, "epoch")))
         console.extend(trainer)
-    return trainer, model
 
 
 def _dropout_seeds(args, comm):
@@ -135,32 +181,33 @@ def _dropout_seeds(args, comm):
     ]
 
 
-def first_batch(setup):
+def first_batch(setup: Setup):
     """Return this process's part of a global batch that depends on the seed alone.
 
     Args:
-        setup (Setup): What there is to train with.
+        setup (Setup): What the run trains with.
 
     Returns:
-        float32 array of shape (n, 3, h, w), on the rank's device.
+        float32 array of shape (n, 3, h, w), on the process's device.
     """
-    args, data, load, comm, device, _ = setup
+    args, data, comm = setup.args, setup.data, setup.comm
     order = numpy.random.RandomState(args.seed).permutation(len(data.train_labels))
     size = args.batchsize * args.virtual_ranks
-    mine = order[comm.rank * size : (comm.rank + 1) * size]
-    (batch,) = load(data.train_images, [Request(mine, (args.seed, 0))])
-    return as_input(batch, device)
+    part = order[comm.rank * size : (comm.rank + 1) * size]
+    (batch,) = setup.load(data.train_images, [Request(part, (args.seed, 0))])
+    return as_input(batch, setup.device)
 
 
-def compare_tests(model, setup):
+def compare_tests(model: chainer.Chain, setup: Setup) -> dict:
     """Test with each reading of the ranks' running statistics, if these differ.
 
     Args:
-        model (chainer.Link): The trained model.
+        model (chainer.Chain): The trained model.
         setup (Setup): What it was trained with.
 
     Returns:
-        dict: From a reading to its ``loss`` and ``accuracy``.
+        dict: Name of a reading -> its ``loss`` and ``accuracy``; empty if all ranks
+        have the same running statistics.
     """
     data, comm = setup.data, setup.comm
     average = averaged(model, comm)
@@ -171,11 +218,14 @@ def compare_tests(model, setup):
         "rank0": of_rank_zero(model, comm),
         "within": averaged(model, comm, between=False),
     }
-    found = {}
+    results = {}
     for name, reading in readings.items():
         sets = {"test": (data.test_images, data.test_labels)}
         evaluator = GlobalEvaluator(reading, sets, comm, setup.device, setup.load)
         evaluator.note_moves = setup.watchdog.moves
-        seen = evaluator()
-        found[name] = {what: seen[f"test/main/{what}"] for what in ("loss", "accuracy")}
-    return found
+        values = evaluator()
+        results[name] = {
+            quantity: values[f"test/main/{quantity}"]
+            for quantity in ("loss", "accuracy")
+        }
+    return results

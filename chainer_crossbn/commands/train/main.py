@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import os
 import sys
 import time
 import traceback
@@ -16,9 +15,9 @@ from chainer_crossbn.commands.command_line import print_anything
 from chainer_crossbn.commands.train import (
     alike,
     build,
-    data_options,
     description,
     devices,
+    options,
     prepare,
     resume,
     threads,
@@ -122,51 +121,48 @@ def run(argv, world):
 def _run(argv, world, node, watchdog):
     plan = on_rank_zero(world, lambda: resume.plan(argv, world.size))
     if plan.finished:
-        raise Ended(f"{plan.path} is finished already", 0)
+        raise Ended(f"{plan.path} is already finished", 0)
     args = plan.args
     device, reason = devices.choose(args, world, node)
     device.use()
     collective = _choose_collective(world, device)
     comm = communicators.create(args.communicator, world)
     cores = devices.count_cores(node)
-    of_a_rank = max(1, cores // node.size)
-    args.threads = args.threads or of_a_rank
-    data_options.complete_threads(args, of_a_rank)
+    options.complete_threads(args, max(1, cores // node.size))
     watchdog.at("the reading of the data")
     index = datasets.Index(run_directory.index_of(args.out))
     data = on_rank_zero(world, lambda: prepare.load_data(args, index, watchdog))
     prepare.check_sizes(args, data, world.size * args.virtual_ranks)
-    prepare.check_sight(args, data, world)
+    prepare.check_visibility(args, data, world)
     details = description.describe(
         data, comm, device, collective, cores, args.virtual_ranks
     )
-    lock = on_rank_zero(world, lambda: prepare.claim(plan, data))
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(threads.limited(args.threads))
-            load = Loader(args.decode_threads or 1)
-            stack.callback(load.close)
-            setup = Setup(args, data, load, comm, device, watchdog)
-            _train(plan, setup, node, index, details, reason)
-    finally:
-        if world.rank == 0:
-            os.close(lock)
+    with contextlib.ExitStack() as stack:
+        on_rank_zero(world, lambda: prepare.claim(plan, data, stack))
+        stack.enter_context(threads.limited(args.threads))
+        load = Loader(args.decode_threads or 1)
+        stack.callback(load.close)
+        setup = Setup(args, data, load, comm, device, watchdog)
+        if device.xp is numpy:
+            keep_freed_memory()
+            watchdog.at("the compilation of kernels")
+            _compile_kernels(node, watchdog)
+        _train(plan, setup, index, details, reason)
 
 
-def _train(plan, setup, node, index, details, reason):
-    """Train in the run directory that is there, and write what comes out."""
+def _train(plan, setup, index, details, reason):
+    """Train in the run directory, and write the results."""
     args, path, comm = plan.args, plan.path, setup.comm
-    watchdog = setup.watchdog
-    if setup.device.xp is numpy:
-        keep_freed_memory()
-        watchdog.at("the compilation of kernels")
-        _compile_kernels(node, watchdog)
-    watchdog.at("the making of the network")
+    setup.watchdog.at("the making of the network")
     trainer, model = build.build(setup, path)
     with stop_signals.noted() as stop_asked:
         guard = Guard(
-            *(path, comm, args.snapshot_interval, args.allow_nan),
-            *(stop_asked, watchdog.at),
+            path,
+            comm,
+            epochs=args.snapshot_interval,
+            allow_nan=args.allow_nan,
+            stop_asked=stop_asked,
+            note_place=setup.watchdog.at,
         )
         trainer.extend(guard)
         on_rank_zero(comm.mpi_comm, lambda: prepare.check_room(plan, model))
@@ -185,7 +181,12 @@ def _train(plan, setup, node, index, details, reason):
                 diverged = isinstance(ended, Diverged)
                 run_directory.note_end(path, str(ended), diverged)
             raise
-    watchdog.at("the writing of the results")
+    _write_results(plan, setup, model)
+
+
+def _write_results(plan, setup, model):
+    args, path, comm = plan.args, plan.path, setup.comm
+    setup.watchdog.at("the writing of the results")
     if not args.no_model:
         final = averaged(model, comm)
         if comm.rank == 0:

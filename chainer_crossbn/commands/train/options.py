@@ -1,236 +1,51 @@
-"""The command line of ``train_cifar.py``."""
+"""Parse, check and complete the command line of ``train_cifar.py``.
 
-import argparse
+The options themselves are in :mod:`chainer_crossbn.runs.options`.
+"""
+
 import math
+from argparse import Namespace
+from typing import Optional
 
-import chainer
-
-from chainer_crossbn.commands.command_line import Parser, add, number
-from chainer_crossbn.commands.train import data_options, normalization_options, threads
+from chainer_crossbn import datasets, models
+from chainer_crossbn.commands.command_line import Parser
+from chainer_crossbn.commands.train import threads
+from chainer_crossbn.datasets import folder, synthetic
 from chainer_crossbn.errors import UsageError
-from chainer_crossbn.models import MODELS, OPTIONS, normalizations, takers
-
-INITIALIZERS = {
-    "he": chainer.initializers.HeNormal,
-    "lecun": chainer.initializers.LeCunNormal,
-    "glorot": chainer.initializers.GlorotNormal,
-}
-COMMUNICATORS = ("host", "naive", "flat", "pure_nccl", "staged", "non_cuda_aware")
+from chainer_crossbn.models import normalizations
+from chainer_crossbn.runs.options import GROUPS, OPTIONS, either, flag, run_name
 
 _REFERENCE_LR = 0.01
 _REFERENCE_GLOBAL_BATCH = 512
 
 
-def default_lr(global_batchsize):
-    """Return the base learning rate of a global batch size, the same for all networks.
+def default_lr(global_batchsize: int) -> float:
+    """Return the default learning rate, the same for all networks.
 
-    It is 0.01 at 512 images and goes with the square root (Krizhevsky, "One weird trick
-    for parallelizing convolutional neural networks", 2014).
+    It is 0.01 for a global batch of 512 images and proportional to its square root
+    (Krizhevsky, "One weird trick for parallelizing convolutional neural networks",
+    2014).
     """
     return _REFERENCE_LR * math.sqrt(global_batchsize / _REFERENCE_GLOBAL_BATCH)
 
 
-# What the result of a run depends on, besides the data and the number of ranks.
-OF_RESULT = (
-    *("bn", "model", "dataset", "seed", "bn_group_size", "bn_layers", "bn_rest"),
-    *("paper_allreduces", "paper_backward", "groups", "weight_norm_init"),
-    *("width", "fc_units", "dropout", "zero_gamma", "init", "batchsize", "epoch", "lr"),
-    *("momentum", "weight_decay", "lr_step", "train_size", "test_size", "eval_train"),
-    "image_size",
-)
-
-
-def flag(name):
-    """Return the flag of an argument."""
-    return "--" + name.replace("_", "-")
-
-
-def parse(argv=None, given_only=False):
-    """Parse a command line.
+def parse(argv: Optional[list[str]] = None) -> Namespace:
+    """Parse a command line and check it, as far as that needs no other information.
 
     Args:
         argv (list of str or None): Arguments; those of the process by default.
-        given_only (bool): Whether what is not given is ``None``, and nothing checked
-            that has to do with more than one argument.
 
     Returns:
-        argparse.Namespace: With ``name`` and ``lr`` still ``None`` where not given, as
-        their defaults depend on the number of ranks, and so the options of
-        normalizations, as their defaults depend on the normalization.
+        argparse.Namespace: Options whose default depends on the ranks, the machine or
+        other options are ``None`` where not given; see :func:`complete`.
 
     Raises:
-        UsageError: If an argument is unknown, of the wrong type or out of range, or
-            goes with another normalization, or can't be followed on this machine.
+        UsageError: If an argument is unknown, has the wrong type, is out of range or
+            contradicts another.
     """
-    parser = Parser(
-        prog="train_cifar.py",
-        description="Train a network on all MPI ranks (mpiexec -n 8 python "
-        "train_cifar.py --bn multigpu) and log loss, accuracy and time.",
-    )
-    count = number(int, 1)
-    positive = number(float, 0, low_included=False)
-    fraction = number(float, 0, 1)
-
-    model = parser.add_argument_group("network")
-    normalization_options.add_to(model)
-    add(model, "--model", choices=sorted(MODELS), default="vgg16", help="network")
-    add(
-        model,
-        "--width",
-        type=count,
-        help="channels of the first convolution, with which all others scale (default: "
-        f"{_widths()})",
-    )
-    add(
-        model,
-        "--fc-units",
-        type=count,
-        help="units of the hidden FC layers (alexnet, vgg16; default: 4096)",
-    )
-    add(
-        model,
-        "--dropout",
-        type=fraction,
-        default=0.0,
-        help="dropout ratio of the FC layers (alexnet, googlenet, vgg16)",
-    )
-    add(
-        model,
-        "--init",
-        choices=sorted(INITIALIZERS),
-        default="he",
-        help="initializer of the weights",
-    )
-    model.add_argument(
-        "--zero-gamma",
-        action="store_const",
-        const=True,
-        help="start the last normalization of each block at a scale of 0 (resnet*)",
-    )
-
-    training = parser.add_argument_group("training")
-    add(
-        training,
-        "--batchsize",
-        "-b",
-        type=count,
-        default=64,
-        help="images per rank and step",
-    )
-    add(training, "--epoch", "-e", type=count, default=100, help="epochs to train")
-    add(
-        training,
-        "--lr",
-        type=positive,
-        help="base learning rate (default: 0.01 * sqrt(global batch / 512))",
-    )
-    add(training, "--momentum", type=fraction, default=0.9, help="momentum of the SGD")
-    add(
-        training,
-        "--weight-decay",
-        type=number(float, 0),
-        default=5e-4,
-        help="weight decay, on all parameters",
-    )
-    add(
-        training,
-        "--lr-step",
-        type=number(int, 0),
-        default=25,
-        help="epochs after which the rate is halved, again and again; 0: never",
-    )
-    add(
-        training,
-        "--seed",
-        type=number(int, 0, 2**32),
-        default=0,
-        help="seed of weights, order and dropout",
-    )
-
-    training.add_argument(
-        "--allow-nan",
-        action="store_true",
-        help="go on when the loss is no finite number",
-    )
-
-    data = parser.add_argument_group("data")
-    data_options.add_to(data)
-
-    machine = parser.add_argument_group("machine")
-    add(
-        machine,
-        "--virtual-ranks",
-        type=count,
-        default=1,
-        metavar="V",
-        help="ranks per process: P processes train as P x V ranks do, with V times "
-        "--batchsize images in one pass, for machines with fewer cores or GPUs than "
-        "ranks",
-    )
-    machine.add_argument(
-        "--recompute",
-        action="store_const",
-        const=True,
-        help="keep little of the forward pass, and compute it again in the backward "
-        "pass: less memory, the same results",
-    )
-    add(
-        machine,
-        "--communicator",
-        choices=COMMUNICATORS,
-        help="communicator (default: host on CPUs; on GPUs pure_nccl, without NCCL "
-        "staged, by which ranks may share a GPU)",
-    )
-    device = machine.add_mutually_exclusive_group()
-    device.add_argument("--gpu", action="store_true", help="one GPU per rank")
-    device.add_argument("--cpu", action="store_true", help="no GPU")
-    add(
-        machine,
-        "--threads",
-        type=count,
-        help="BLAS threads per rank (default: cores of the node / its ranks)",
-    )
-
-    output = parser.add_argument_group("output")
-    add(output, "--out", "-o", default="result", help="directory that gathers runs")
-    add(
-        output,
-        "--name",
-        help="directory of this run in --out (default: such as "
-        "vgg16-multigpu-b64-r8-s0)",
-    )
-    output.add_argument(
-        "--profile",
-        action="store_true",
-        help="write profile.json: where the time of an iteration goes, by layer",
-    )
-    output.add_argument(
-        "--no-model",
-        action="store_true",
-        help="write the log alone, and no model.npz",
-    )
-    add(
-        output,
-        "--snapshot-interval",
-        type=number(float, 0),
-        default=1.0,
-        metavar="EPOCHS",
-        help="epochs after which a snapshot is taken, again and again; 0: never",
-    )
-    output.add_argument(
-        "--resume",
-        metavar="auto|PATH",
-        help="go on from the last snapshot in the run directory PATH, whose arguments "
-        "hold where no others are given; auto: in the directory that the run would "
-        "have, and if there is none, begin",
-    )
-    if given_only:
-        names = vars(parser.parse_args([]))
-        return parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names)))
-    args = parser.parse_args(argv)
-    _check_model(args)
-    normalization_options.check(args)
-    data_options.check(args)
+    args = _parser().parse_args(argv)
+    _check_combinations(args)
+    _check_layers(args)
     if args.threads is not None and not threads.can_be_limited():
         raise UsageError(
             "--threads needs threadpoolctl (pip install threadpoolctl); or leave it "
@@ -239,59 +54,175 @@ def parse(argv=None, given_only=False):
     return args
 
 
-def _check_model(args):
-    """Check that the options go with the model."""
-    asked = {
-        "fc_units": args.fc_units is not None,
-        "dropout": args.dropout > 0,
-        "zero_gamma": args.zero_gamma,
-    }
-    for option, is_asked in asked.items():
-        names = takers(option)
-        if is_asked and args.model not in names:
+def parse_given(argv: Optional[list[str]] = None) -> Namespace:
+    """Parse a command line without checking combinations or filling in any default.
+
+    Args:
+        argv (list of str or None): Arguments; those of the process by default.
+
+    Returns:
+        argparse.Namespace: Options that are not given are ``None``.
+
+    Raises:
+        UsageError: If an argument is unknown, has the wrong type or is out of range.
+    """
+    return _parser().parse_args(argv, Namespace(**dict.fromkeys(OPTIONS)))
+
+
+def _parser():
+    parser = Parser(
+        prog="train_cifar.py",
+        description="Train a network on all MPI ranks and log loss, accuracy and time.",
+        epilog="Example: mpiexec -n 8 python train_cifar.py --bn multigpu",
+    )
+    for heading, options in GROUPS.items():
+        group = parser.add_argument_group(heading)
+        for option in options:
+            _add(group, option)
+    return parser
+
+
+def _add(group, option):
+    names = [option.flag] if option.short is None else [option.flag, option.short]
+    settings = {"default": option.default, "help": option.description}
+    if option.default_text:
+        settings["help"] += f" (default: {option.default_text})"
+    elif option.default_there is not None:
+        settings["help"] += f" (default: {option.default_there})"
+    elif option.default is not None and not option.is_switch:
+        settings["help"] += " (default: %(default)s)"
+    if option.is_switch:
+        settings.update(action="store_const", const=True)
+    else:
+        settings.update(
+            type=option.type, choices=option.choices, metavar=option.metavar
+        )
+    group.add_argument(*names, **settings)
+
+
+def _check_combinations(args):
+    """Check that no option is given that has no effect with the others."""
+    for option in OPTIONS.values():
+        value = getattr(args, option.name)
+        if option.applies_to is None or value is None or value == option.default:
+            continue
+        other, supported = option.applies_to
+        if getattr(args, other) not in supported:
             raise UsageError(
-                f"{flag(option)} goes with --model {', '.join(names[:-1])} or "
-                f"{names[-1]}, not {args.model}"
+                f"{option.flag} goes with {flag(other)} {either(supported)}, not "
+                f"{getattr(args, other)}; leave it out"
             )
+    if args.gpu and args.cpu:
+        raise UsageError("--gpu and --cpu contradict each other; give one of them")
+    if args.virtual_ranks > 1 and args.bn in normalizations.WITHOUT_VIRTUAL_RANKS:
+        raise UsageError(
+            f"--virtual-ranks does not go with --bn {args.bn}, which has one rank per "
+            "process; start as many processes as ranks"
+        )
     if args.zero_gamma and args.bn not in normalizations.OF_LAYERS:
         raise UsageError(f"--zero-gamma: there is no gamma with --bn {args.bn}")
+    if args.decode_threads is not None and not _decodes(args):
+        raise UsageError(
+            f"--decode-threads: the images of --dataset {args.dataset} are in memory; "
+            "leave it out"
+        )
 
 
-def _widths():
-    """Return in words which width the models have by default."""
-    models = {}
-    for name in MODELS:
-        models.setdefault(OPTIONS[name]["width"], []).append(name)
-    return "; ".join(f"{width}: {', '.join(models[width])}" for width in sorted(models))
+def _check_layers(args):
+    if args.bn_layers is None:
+        if args.bn_rest is not None:
+            raise UsageError("--bn-rest goes with --bn-layers front:K or back:K")
+        return
+    if args.bn == (args.bn_rest or "normal"):
+        raise UsageError(
+            "--bn-layers with --bn normal leaves no other layers; choose --bn-rest none"
+        )
+    total = models.MODELS[args.model].n_normalizations
+    if end_and_count(args.bn_layers)[1] > total:
+        raise UsageError(
+            f"--bn-layers {args.bn_layers} is more than the {total} normalizations of "
+            f"{args.model}"
+        )
 
 
-def complete(args, n_processes):
-    """Fill in the defaults that depend on other arguments and on the ranks.
+def complete(args: Namespace, n_processes: int) -> None:
+    """Fill in the defaults that depend on other options and on the number of ranks.
 
     Args:
         args (argparse.Namespace): As :func:`parse` returns it; changed in place.
         n_processes (int): Number of processes.
 
     Raises:
-        UsageError: If the groups of ``--bn-group-size`` do not come out even.
+        UsageError: If ``--bn-group-size`` does not divide the ranks evenly.
     """
     n_ranks = n_processes * args.virtual_ranks
     args.lr = args.lr or default_lr(args.batchsize * n_ranks)
-    for option in ("width", "fc_units"):
-        if getattr(args, option) is None:
-            setattr(args, option, OPTIONS[args.model].get(option))
-    normalization_options.complete(args, n_ranks)
-    data_options.complete(args)
+    for option in OPTIONS.values():
+        if getattr(args, option.name) is None and option.default_there is not None:
+            other, supported = option.applies_to
+            if getattr(args, other) in supported:
+                setattr(args, option.name, option.default_there)
+    if args.width is None:
+        args.width = models.OPTIONS[args.model]["width"]
+    _complete_groups(args, n_ranks)
+    _complete_layers(args)
+    if args.dataset in datasets.OF_FILES:
+        args.image_size = args.image_size or folder.SIDE
+    elif args.image_size == synthetic.SIDE:
+        args.image_size = None
     if args.name is None:
-        words = normalization_options.words(args)
-        words += [
-            word.replace("_", "-")
-            for word in ("zero_gamma", "recompute")
-            if getattr(args, word)
-        ]
-        ranks = f"r{n_ranks}"
-        if args.virtual_ranks > 1:
-            ranks += f"-v{args.virtual_ranks}"
-        args.name = "-".join(
-            [args.model, *words, f"b{args.batchsize}", ranks, f"s{args.seed}"]
+        args.name = run_name(vars(args), n_ranks)
+
+
+def _complete_groups(args, n_ranks):
+    if args.bn_group_size == n_ranks:
+        args.bn_group_size = None
+    size, virtual = args.bn_group_size, args.virtual_ranks
+    if size is None:
+        return
+    if n_ranks % size:
+        divisors = [str(k) for k in range(1, n_ranks + 1) if n_ranks % k == 0]
+        raise UsageError(
+            f"--bn-group-size {size} does not divide the {n_ranks} ranks; choose "
+            f"{either(divisors)}"
         )
+    if virtual % size and size % virtual:
+        raise UsageError(
+            f"--bn-group-size {size} must divide --virtual-ranks {virtual} or be a "
+            "multiple of it, so that all processes have the same groups"
+        )
+
+
+def _complete_layers(args):
+    if args.bn_layers is None:
+        return
+    total = models.MODELS[args.model].n_normalizations
+    if end_and_count(args.bn_layers)[1] == total:
+        args.bn_layers = args.bn_rest = None
+    else:
+        args.bn_rest = args.bn_rest or "normal"
+
+
+def complete_threads(args: Namespace, cores_per_rank: int) -> None:
+    """Fill in the numbers of threads.
+
+    Args:
+        args (argparse.Namespace): As :func:`complete` leaves it; changed in place.
+        cores_per_rank (int): Cores of the node per rank.
+    """
+    args.threads = args.threads or cores_per_rank
+    if _decodes(args):
+        args.decode_threads = args.decode_threads or cores_per_rank
+
+
+def end_and_count(bn_layers: str) -> tuple:
+    """Return ``("front", K)`` or ``("back", K)`` for a value of ``--bn-layers``."""
+    end, count = bn_layers.split(":")
+    return end, int(count)
+
+
+def _decodes(args):
+    """Return whether images are made while the network trains."""
+    return args.dataset in datasets.OF_FILES or (
+        args.dataset == synthetic.NAME and args.image_size not in (None, synthetic.SIDE)
+    )

@@ -1,8 +1,12 @@
-"""What a run needs before it can train, and what is refused before that."""
+"""Check and prepare all that a run needs before it trains."""
 
 import os
 import socket
 import sys
+from contextlib import ExitStack
+from typing import Callable, TypeVar
+
+from mpi4py import MPI
 
 from chainer_crossbn import datasets, models
 from chainer_crossbn.commands.train import resume
@@ -11,22 +15,26 @@ from chainer_crossbn.errors import UsageError
 from chainer_crossbn.runs import run_directory
 from chainer_crossbn.training.snapshots import state, storage
 
+T = TypeVar("T")
 
-def on_rank_zero(world, function):
-    """Call a function on rank 0; return its value, or raise its UsageError, on all."""
+
+def on_rank_zero(world: MPI.Comm, function: Callable[[], T]) -> T:
+    """Call a function on rank 0; return its value on all ranks.
+
+    Where it raises a UsageError, a DatasetError or SystemExit (``--help``), all ranks
+    raise a UsageError or SystemExit.
+    """
     value = error = None
     if world.rank == 0:
         try:
             value = function()
-        except (UsageError, datasets.DatasetError) as caught:
-            error = str(caught)
-        except SystemExit:  # --help
-            error = ""
+        except (UsageError, datasets.DatasetError) as raised:
+            error = UsageError(str(raised))
+        except SystemExit as raised:
+            error = raised
     value, error = world.bcast((value, error))
-    if error == "":
-        sys.exit(0)
     if error is not None:
-        raise UsageError(error)
+        raise error
     return value
 
 
@@ -105,37 +113,47 @@ def check_sizes(args, data, n_ranks):
         )
 
 
-def check_sight(args, data, world):
-    """Check that all ranks see the files that rank 0 has found."""
+def check_visibility(args, data, world):
+    """Check that all ranks have the files that rank 0 has listed."""
     if args.dataset not in datasets.OF_FILES:
         return
     path = data.train_images.path(0)
     missing = None if os.path.isfile(path) else (world.rank, socket.gethostname())
-    found = next(filter(None, world.allgather(missing)), None)
-    if found is not None:
+    first = next(filter(None, world.allgather(missing)), None)
+    if first is not None:
+        rank, host = first
         raise UsageError(
-            f"rank {found[0]} on {found[1]} has no file {path}, which rank 0 has; "
-            "--data must be there on all machines"
+            f"rank {rank} on {host} has no file {path}, which rank 0 has; --data must "
+            "be the same on all machines"
         )
 
 
-def claim(plan, data):
-    """Make the run's directory, or lock the one that is there."""
+def claim(plan: resume.Plan, data: datasets.ImageDataset, stack: ExitStack) -> None:
+    """Create the run directory, or lock the existing one; rank 0 calls it.
+
+    Args:
+        plan (Plan): The run.
+        data (ImageDataset): Its images.
+        stack (contextlib.ExitStack): Releases the lock when it is closed.
+
+    Raises:
+        UsageError: If the directory can't be used.
+    """
     if plan.record is not None:
         resume.check_data(plan, data.name, data.checksum)
         lock = run_directory.lock(plan.path)
         run_directory.clean(plan.path)
-        return lock
-    if plan.args.resume is None:
-        return run_directory.create(plan.path)
-    lock, aside = run_directory.create_anew(plan.path)
-    if aside is not None:
-        note(f"what is now {aside} had no snapshot yet; the run begins anew")
-    return lock
+    elif plan.args.resume is None:
+        lock = run_directory.create(plan.path)
+    else:
+        lock, aside = run_directory.create_anew(plan.path)
+        if aside is not None:
+            note(f"renamed to {aside}, as it had no snapshot yet; starting again")
+    stack.callback(os.close, lock)
 
 
 def check_room(plan, model):
-    """Check that there is room for what the run will write; else leave no trace."""
+    """Check that there is room for what the run writes; if not, leave no trace."""
     args = plan.args
     snapshots = storage.MOST * bool(args.snapshot_interval) * state.size_of(model)
     result = (not args.no_model) * state.size_of(model) // 2
@@ -148,19 +166,20 @@ def check_room(plan, model):
 
 
 def restore(plan, trainer, comm, device):
-    """Go on from the newest snapshot that is whole."""
+    """Continue from the newest complete snapshot."""
     parts = {}
 
     def read():
         folder = run_directory.snapshots_of(plan.path)
-        found = storage.read_newest(folder, note)
-        if found is None:
+        snapshot = storage.read_newest(folder, note)
+        if snapshot is None:
             raise UsageError(
-                f"{plan.path} has no snapshot to go on from; begin anew under another "
-                "--name"
+                f"{plan.path} has no snapshot to continue from; start again with "
+                "another --name"
             )
-        parts.update(found[1])
-        return found[0]
+        manifest, contents = snapshot
+        parts.update(contents)
+        return manifest
 
     manifest = on_rank_zero(comm.mpi_comm, read)
     if not state.restore(parts, trainer, comm):
@@ -169,15 +188,15 @@ def restore(plan, trainer, comm, device):
             "of this network"
         )
     if comm.rank == 0:
-        left = resume.last_seen(plan.record)
-        if left is not None:
-            print(left)
+        interruption = resume.interruption(plan.record)
+        if interruption is not None:
+            print(interruption)
         versions = versions_of(device)
         for line in resume.differences(
             plan.record, manifest, versions, comm.size, plan.args.virtual_ranks
         ):
             note(line)
-        print(f"goes on after iteration {manifest['iteration']}", flush=True)
+        print(f"continuing after iteration {manifest['iteration']}", flush=True)
 
 
 def note(line):

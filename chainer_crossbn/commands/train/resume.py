@@ -1,55 +1,49 @@
-"""Whether a command line begins a run or goes on with one, and with which arguments."""
+"""Decide whether a command line starts or continues a run, and with which options."""
 
 import os
+from argparse import Namespace
 from typing import NamedTuple, Optional
 
 from chainer_crossbn.commands.train import options
 from chainer_crossbn.errors import UsageError
 from chainer_crossbn.runs import run_directory
+from chainer_crossbn.runs.options import OPTIONS, OnResume, flag
 from chainer_crossbn.training.snapshots import storage
 
-# Taken from the run where the command line does not say otherwise, without a word: how
-# to find the data, what to keep in memory and what to write.
-_ALSO_KEPT = (
-    *("data", "threads", "profile", "no_model", "allow_nan", "snapshot_interval"),
-    *("skip_broken", "decode_threads", "recompute", "virtual_ranks"),
-)
 # A difference in one of these is named first, as others follow from it.
 _FIRST = ("bn", "model", "dataset")
+_COMPARED = [o.name for o in OPTIONS.values() if o.on_resume is OnResume.COMPARE]
+_TAKEN = [o.name for o in OPTIONS.values() if o.on_resume is not OnResume.IGNORE]
 
 
 class Plan(NamedTuple):
-    """What to do.
+    """A run to start or to continue.
 
     Attributes:
-        args (argparse.Namespace): Completed arguments.
+        args (argparse.Namespace): Completed options.
         path (str): The run directory.
-        record (dict or None): Content of ``args.json`` of the run to go on with; None
-            where one begins.
+        record (dict or None): Content of ``args.json`` of the run to continue; ``None``
+            for a new run.
         finished (bool): Whether there is nothing left to do.
     """
 
-    args: object
+    args: Namespace
     path: str
     record: Optional[dict]
     finished: bool = False
 
 
-def plan(argv, n_processes):
-    """Find out what a command line asks for.
+def plan(argv: list, n_processes: int) -> Plan:
+    """Return what a command line asks for; nothing is written yet.
 
     Args:
         argv (list of str): Arguments.
         n_processes (int): Number of processes.
 
-    Returns:
-        Plan: What to do; nothing is written yet.
-
     Raises:
-        UsageError: If it can't be done, or if the run to go on with has other
-            arguments.
+        UsageError: If it can't be done, or if the run to continue has other options.
     """
-    given = options.parse(argv, given_only=True)
+    given = options.parse_given(argv)
     if given.resume in (None, "auto"):
         args = _complete(options.parse(argv), n_processes)
         path = run_directory.path_of(args.out, args.name)
@@ -65,7 +59,7 @@ def plan(argv, n_processes):
     args = options.parse([*_as_flags(path, recorded), *argv])
     args = _complete(args, n_processes)
     n_ranks = n_processes * args.virtual_ranks
-    for name in options.OF_RESULT:
+    for name in _COMPARED:
         if name == "bn_group_size" and n_ranks != record["n_ranks"]:
             continue
         _compare(path, name, recorded.get(name), getattr(args, name))
@@ -73,16 +67,16 @@ def plan(argv, n_processes):
     return Plan(args, path, record, finished=run_directory.is_finished(path))
 
 
-def check_data(plan, name, checksum):
-    """Check that a run goes on with the data that it began with.
+def check_data(plan: Plan, name: str, checksum: str) -> None:
+    """Check that a run continues with the data that it started with.
 
     Args:
-        plan (Plan): Of a run to go on with.
+        plan (Plan): A run to continue.
         name (str): Name of the data.
-        checksum (str): Of the data.
+        checksum (str): Checksum of the data.
 
     Raises:
-        UsageError: If it began with others.
+        UsageError: If it does not.
     """
     if plan.record["dataset"].get("checksum") != checksum:
         raise UsageError(
@@ -91,13 +85,15 @@ def check_data(plan, name, checksum):
         )
 
 
-def differences(record, manifest, versions, n_processes, virtual_ranks):
-    """Tell what keeps a run from going on bit for bit as it would have.
+def differences(
+    record: dict, manifest: dict, versions: dict, n_processes: int, virtual_ranks: int
+) -> list:
+    """Describe what keeps a resumed run from being bit-for-bit what it would have been.
 
     Args:
         record (dict): Content of its ``args.json``.
-        manifest (dict): Of the snapshot that it goes on from.
-        versions (dict): As in ``args.json``, of today.
+        manifest (dict): Manifest of the snapshot.
+        versions (dict): Present versions, as in ``args.json``.
         n_processes (int): Number of processes.
         virtual_ranks (int): Ranks per process.
 
@@ -106,7 +102,7 @@ def differences(record, manifest, versions, n_processes, virtual_ranks):
     """
     ranks = _ranks(n_processes * virtual_ranks, virtual_ranks)
     ranks_before = _ranks(manifest["n_ranks"], manifest.get("virtual_ranks", 1))
-    changed = [
+    compared = [
         (ranks_before, ranks, ranks_before != ranks),
         *(
             (f"{name} {version}", versions.get(name), versions.get(name) != version)
@@ -114,9 +110,9 @@ def differences(record, manifest, versions, n_processes, virtual_ranks):
         ),
     ]
     return [
-        f"the snapshot was taken with {was}, and the run goes on with {now}: not bit "
-        "for bit as it would have"
-        for was, now, differs in changed
+        f"the snapshot was taken with {before}, and the run continues with {now}: "
+        "results will not be bit-for-bit those of an uninterrupted run"
+        for before, now, differs in compared
         if differs
     ]
 
@@ -126,25 +122,25 @@ def _ranks(n_ranks, virtual_ranks):
     return ranks if virtual_ranks == 1 else f"{ranks} ({virtual_ranks} per process)"
 
 
-def last_seen(record):
-    """Tell whose ranks a run was left by, where it had no time to say why it ended.
+def interruption(record: dict) -> Optional[str]:
+    """Describe the processes of a run that ended without saying why.
 
-    A launcher names a rank that dies by its PID and host alone, and takes the others
-    with it at once.
+    A launcher names a rank that dies by its PID and host alone, and ends the others at
+    once.
 
     Args:
         record (dict): Content of its ``args.json``.
 
     Returns:
-        str or None: A line, None where the run came to an orderly end.
+        str or None: A line; ``None`` if the run ended in an orderly way.
     """
     if "ended" in record:
         return None
-    told = (
-        f"{rank.get('rank')} was PID {rank.get('pid')} on {rank.get('host')}"
+    ranks = (
+        f"rank {rank.get('rank')} was PID {rank.get('pid')} on {rank.get('host')}"
         for rank in record["ranks"]
     )
-    return f"the run ended without a word; of its ranks {', '.join(told)}"
+    return f"the run was interrupted; {', '.join(ranks)}"
 
 
 def _complete(args, n_processes):
@@ -159,24 +155,22 @@ def _has_begun(path):
 
 
 def _as_flags(path, recorded):
-    """Return the arguments of a run as a command line would give them."""
-    words = []
-    for name in (*options.OF_RESULT, *_ALSO_KEPT):
+    """Return the options of a run as a command line would give them."""
+    flags = []
+    for name in _TAKEN:
         value = recorded.get(name)
         if value is None or value is False:
             continue
         if not isinstance(value, (int, float, str)):
             raise UsageError(f"{path}: args.json has a wrong {name}")
-        flag = options.flag(name)
-        # In one word, as a value may begin with a dash.
-        words.append(flag if value is True else f"{flag}={value}")
-    return words
+        # In one argument, as a value may start with a dash.
+        flags.append(flag(name) if value is True else f"{flag(name)}={value}")
+    return flags
 
 
-def _compare(path, name, recorded, asked):
-    if asked != recorded:
-        flag = options.flag(name)
+def _compare(path, name, recorded, given):
+    if given != recorded:
         raise UsageError(
-            f"{path} was made with {flag} {recorded}, not {asked}; leave {flag} as it "
-            "was, or begin another run"
+            f"{path} was made with {flag(name)} {recorded}, not {given}; leave "
+            f"{flag(name)} as it was, or start another run"
         )
