@@ -279,7 +279,7 @@ def assert_refused(done, message):
         (("--dropout", "much"), "--dropout: 'much' is not a number"),
         (("--seed", "-1"), "--seed: '-1' is not a whole number at least 0"),
         (("--epochs", "3"), "unrecognized arguments: --epochs 3"),
-        (("--gpu", "--cpu"), "--cpu: not allowed with argument --gpu"),
+        (("--gpu", "--cpu"), "--gpu and --cpu contradict each other"),
         (("--gpu",), "--gpu: (CuPy sees 0 GPUs|Chainer finds no working CuPy)"),
         (("--communicator", "flat"), "--communicator flat needs GPUs"),
         (("--batchsize", "22"), "2 ranks x 22 images .* 42 training images"),

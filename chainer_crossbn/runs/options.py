@@ -4,6 +4,7 @@ The parser, what ``--resume`` keeps or compares, the name of a run, the legends 
 figures and which runs are comparable follow from :data:`OPTIONS`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Callable, Optional
@@ -62,10 +63,10 @@ class Option:
     type: Optional[Callable[[str], Any]] = None
     default: Any = None
     default_text: str = ""
-    choices: Optional[tuple] = None
+    choices: Optional[tuple[Any, ...]] = None
     metavar: Optional[str] = None
     short: Optional[str] = None
-    applies_to: Optional[tuple] = None
+    applies_to: Optional[tuple[str, tuple[str, ...]]] = None
     default_there: Any = None
     on_resume: OnResume = OnResume.COMPARE
     name_part: Optional[str] = None
@@ -454,13 +455,13 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def either(values) -> str:
+def either(values: Iterable[str]) -> str:
     """Return alternatives as text, such as ``"a, b or c"``."""
     *most, last = values
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def run_name(arguments: dict, n_ranks: int) -> str:
+def run_name(arguments: dict[str, Any], n_ranks: int) -> str:
     """Return the default name of a run.
 
     Args:

@@ -158,10 +158,11 @@ def complete(args: Namespace, n_processes: int) -> None:
     n_ranks = n_processes * args.virtual_ranks
     args.lr = args.lr or default_lr(args.batchsize * n_ranks)
     for option in OPTIONS.values():
-        if getattr(args, option.name) is None and option.default_there is not None:
-            other, supported = option.applies_to
-            if getattr(args, other) in supported:
-                setattr(args, option.name, option.default_there)
+        if option.applies_to is None or getattr(args, option.name) is not None:
+            continue
+        other, supported = option.applies_to
+        if getattr(args, other) in supported:
+            setattr(args, option.name, option.default_there)
     if args.width is None:
         args.width = models.OPTIONS[args.model]["width"]
     _complete_groups(args, n_ranks)
@@ -215,7 +216,7 @@ def complete_threads(args: Namespace, cores_per_rank: int) -> None:
         args.decode_threads = args.decode_threads or cores_per_rank
 
 
-def end_and_count(bn_layers: str) -> tuple:
+def end_and_count(bn_layers: str) -> tuple[str, int]:
     """Return ``("front", K)`` or ``("back", K)`` for a value of ``--bn-layers``."""
     end, count = bn_layers.split(":")
     return end, int(count)

@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 from contextlib import ExitStack
-from typing import Callable, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from mpi4py import MPI
 
@@ -24,7 +24,8 @@ def on_rank_zero(world: MPI.Comm, function: Callable[[], T]) -> T:
     Where it raises a UsageError, a DatasetError or SystemExit (``--help``), all ranks
     raise a UsageError or SystemExit.
     """
-    value = error = None
+    value: Any = None
+    error: Optional[BaseException] = None
     if world.rank == 0:
         try:
             value = function()
@@ -140,7 +141,7 @@ def claim(plan: resume.Plan, data: datasets.ImageDataset, stack: ExitStack) -> N
         UsageError: If the directory can't be used.
     """
     if plan.record is not None:
-        resume.check_data(plan, data.name, data.checksum)
+        resume.check_data(plan.path, plan.record, data.name, data.checksum)
         lock = run_directory.lock(plan.path)
         run_directory.clean(plan.path)
     elif plan.args.resume is None:

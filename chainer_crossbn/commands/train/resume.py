@@ -67,21 +67,23 @@ def plan(argv: list, n_processes: int) -> Plan:
     return Plan(args, path, record, finished=run_directory.is_finished(path))
 
 
-def check_data(plan: Plan, name: str, checksum: str) -> None:
+def check_data(path: str, record: dict, name: str, checksum: str) -> None:
     """Check that a run continues with the data that it started with.
 
     Args:
-        plan (Plan): A run to continue.
+        path (str): The run directory.
+        record (dict): Content of its ``args.json``.
         name (str): Name of the data.
         checksum (str): Checksum of the data.
 
     Raises:
         UsageError: If it does not.
     """
-    if plan.record["dataset"].get("checksum") != checksum:
+    recorded = record["dataset"].get("checksum")
+    if recorded != checksum:
         raise UsageError(
-            f"{plan.path} was made with other data: the checksum of {name} was "
-            f"{plan.record['dataset'].get('checksum')}, not {checksum}"
+            f"{path} was made with other data: the checksum of {name} was {recorded}, "
+            f"not {checksum}"
         )
 
 
