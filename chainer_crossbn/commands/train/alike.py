@@ -1,4 +1,4 @@
-"""Whether all ranks run the same: arguments, code, libraries and settings."""
+"""Check that all ranks run the same arguments, code, libraries and settings."""
 
 import hashlib
 import importlib.metadata
@@ -7,33 +7,37 @@ import platform
 import socket
 from pathlib import Path
 
+from mpi4py import MPI
+
 from chainer_crossbn.errors import UsageError
 
 _LIBRARIES = ("chainer", "mpi4py", "numba", "numpy")
-_SETTINGS = "CHAINER"  # of Chainer and of this package
-# Where a rank's files lie may differ.
-_OWN = ("CHAINER_DATASET_ROOT",)
+_PREFIX = "CHAINER"  # of the environment variables of Chainer and of this package
+# The location of a rank's files may differ.
+_MAY_DIFFER = ("CHAINER_DATASET_ROOT",)
 
 
-def check_alike(world, argv):
-    """Check that the ranks, which call this together, were all started alike.
+def check_alike(world: MPI.Comm, argv: list[str]) -> None:
+    """Check that all ranks were started alike; they call this together.
 
     Args:
         world (mpi4py.MPI.Comm): All ranks.
         argv (list of str): Arguments of this rank.
 
     Raises:
-        UsageError: On all ranks, if not; it names the first that differs from rank 0.
+        UsageError: On all ranks, if not; it names the first rank that differs from
+            rank 0.
     """
-    mine = {"arguments": " ".join(argv), **_versions(), **_settings()}
-    told = world.allgather((socket.gethostname(), mine))
-    first = told[0][1]
-    for rank, (host, other) in enumerate(told):
-        for what in sorted({*first, *other}):
-            if first.get(what) != other.get(what):
+    own = {"arguments": " ".join(argv), **_versions(), **_settings()}
+    gathered = world.allgather((socket.gethostname(), own))
+    reference = gathered[0][1]
+    for rank, (host, values) in enumerate(gathered):
+        for name in sorted({*reference, *values}):
+            expected, actual = reference.get(name), values.get(name)
+            if actual != expected:
                 raise UsageError(
-                    f"rank {rank} on {host} differs from rank 0: its {what} is "
-                    f"{other.get(what)}, not {first.get(what)}; start all ranks alike"
+                    f"rank {rank} on {host} differs from rank 0: its {name} is "
+                    f"{actual}, not {expected}; start all ranks alike"
                 )
 
 
@@ -61,5 +65,5 @@ def _settings():
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(_SETTINGS) and name not in _OWN
+        if name.startswith(_PREFIX) and name not in _MAY_DIFFER
     }

@@ -1,8 +1,9 @@
-"""What rank 0 shows while it trains."""
+"""What rank 0 prints while it trains."""
 
 import os
 import sys
 
+from chainer.training import Trainer
 from chainer.training.extensions import PrintReport, ProgressBar
 
 _TABLE = (
@@ -18,7 +19,7 @@ _LAUNCHERS = ("mpiexec", "mpirun", "orterun", "prterun")
 _TERMINALS = ("/dev/pts/", "/dev/tty")
 
 
-def extend(trainer):
+def extend(trainer: Trainer) -> None:
     """Give a trainer the table of epochs and, on a terminal, a progress bar.
 
     Args:
@@ -32,7 +33,7 @@ def extend(trainer):
 
 
 class _Plain:
-    """Leaves out the control codes that :class:`PrintReport` writes."""
+    """A stream without the control codes that :class:`PrintReport` writes."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -43,10 +44,10 @@ class _Plain:
 
 
 def _on_terminal():
-    """Tell whether a person sees what is printed.
+    """Return whether the output goes to a terminal.
 
-    Where there is a launcher its own output counts: it gives the ranks pipes (MPICH) or
-    pseudo-terminals (Open MPI), and passes on what they print.
+    Under a launcher, the launcher's own output counts: it gives the ranks pipes (MPICH)
+    or pseudo-terminals (Open MPI) and forwards what they print.
     """
     launcher = _launcher()
     if launcher is None:
@@ -58,7 +59,7 @@ def _on_terminal():
 
 
 def _launcher():
-    """Return the PID of the launcher, where it runs on this machine and has a name."""
+    """Return the PID of the launcher if it runs on this machine, else ``None``."""
     pid = os.getppid()
     while pid > 1:
         try:

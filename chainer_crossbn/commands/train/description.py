@@ -1,4 +1,4 @@
-"""What a run writes about itself, besides its arguments."""
+"""Describe a run for ``args.json``, apart from its options."""
 
 import os
 import platform
@@ -6,32 +6,41 @@ import socket
 
 import chainer
 import numpy
+from chainermn import CommunicatorBase
 from mpi4py import MPI
 
 from chainer_crossbn import __version__
+from chainer_crossbn.datasets import ImageDataset
 
 
-def describe(data, comm, device, collective, cores, virtual_ranks):
-    """Gather what ``args.json`` tells of the run besides the arguments.
+def describe(
+    data: ImageDataset,
+    comm: CommunicatorBase,
+    device: chainer.backend.Device,
+    collective: str,
+    cores: int,
+    virtual_ranks: int,
+) -> dict:
+    """Return what ``args.json`` contains apart from the options.
 
     Args:
-        data: The dataset.
+        data (ImageDataset): The images.
         comm: ChainerMN communicator of all processes, which call this together.
         device (chainer.backend.Device): What they compute on.
-        collective (str): How the normalizations' vectors are reduced.
+        collective (str): Collective that sums the statistics over the ranks.
         cores (int): Cores of rank 0's machine.
         virtual_ranks (int): Ranks per process.
 
     Returns:
-        dict: What :func:`json.dumps` takes.
+        dict: Values that :func:`json.dumps` accepts.
     """
-    mine = {"rank": comm.rank, "pid": os.getpid(), "host": socket.gethostname()}
-    all_ranks = comm.gather_obj(mine)
+    process = {"rank": comm.rank, "pid": os.getpid(), "host": socket.gethostname()}
+    processes = comm.gather_obj(process)
     return {
         "n_ranks": comm.size * virtual_ranks,
         "n_processes": comm.size,
         "virtual_ranks": virtual_ranks,
-        "ranks": all_ranks,
+        "ranks": processes,
         "cores": cores,  # of rank 0's node
         "device": "CPU" if device.xp is numpy else "GPU",
         "collective": collective,
@@ -45,8 +54,8 @@ def describe(data, comm, device, collective, cores, virtual_ranks):
     }
 
 
-def versions_of(device):
-    """Return the versions of what a run's results may depend on, by name."""
+def versions_of(device: chainer.backend.Device) -> dict[str, str]:
+    """Return the versions of the software that results may depend on, by name."""
     versions = {
         "chainer_crossbn": __version__,
         "python": platform.python_version(),

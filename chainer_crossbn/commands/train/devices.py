@@ -1,6 +1,7 @@
-"""What this machine has for the ranks to compute on."""
+"""Choose the device and the communicator of a run."""
 
 import os
+from argparse import Namespace
 
 import chainer
 from chainer.backends import cuda
@@ -10,41 +11,43 @@ from chainer_crossbn.collectives import choice
 from chainer_crossbn.errors import UsageError
 
 
-def choose(args, world, node):
-    """Choose CPU or GPU, alike on all ranks, and the communicator that goes with it.
+def choose(
+    args: Namespace, world: MPI.Comm, node: MPI.Comm
+) -> tuple[chainer.backend.Device, str]:
+    """Choose CPU or GPU, the same for all ranks, and a communicator to match.
 
-    Ranks that see the same GPUs take them in turn; a launcher may also show each rank
-    GPUs of its own.
+    Ranks that see the same GPUs take them in turn. A launcher may also show each rank
+    different GPUs.
 
     Args:
         args (argparse.Namespace): With ``gpu``, ``cpu`` and ``communicator``, which is
-            set where it is ``None``.
+            set if it is ``None``.
         world (mpi4py.MPI.Comm): All ranks, which call this together.
-        node (mpi4py.MPI.Comm): Those on the same machine.
+        node (mpi4py.MPI.Comm): The ranks on the same machine.
 
     Returns:
-        tuple: The :class:`chainer.backend.Device` of this rank and, in words, why.
+        tuple: The :class:`chainer.backend.Device` of this rank, and the reason for it.
 
     Raises:
-        UsageError: On all ranks, if what was asked for is not there.
+        UsageError: On all ranks, if the requested device is not available.
     """
-    gpus = _visible()
-    seen = node.allgather(gpus)
-    peers = [rank for rank, others in enumerate(seen) if others == gpus]
-    # Through host memory several ranks may use one GPU.
+    gpus = _visible_gpus()
+    gpus_of_ranks = node.allgather(gpus)
+    peers = [rank for rank, others in enumerate(gpus_of_ranks) if others == gpus]
+    # Through host memory, several ranks may use one GPU.
     needed = 1 if args.communicator == "staged" else len(peers)
     enough = world.allreduce(len(gpus) >= needed, MPI.LAND)
     if args.gpu and not enough:
-        found = world.allreduce(len(set().union(*seen)), MPI.MIN)
+        n_gpus = world.allreduce(len(set().union(*gpus_of_ranks)), MPI.MIN)
         if not cuda.available:
             raise UsageError(
                 "--gpu: Chainer finds no working CuPy; install it with its CUDA "
                 "libraries or use --cpu"
             )
         raise UsageError(
-            f"--gpu: CuPy sees {found} GPUs on a node with {node.size} ranks; start "
-            "fewer ranks on it, let them share GPUs by --communicator staged, or use "
-            "--cpu"
+            f"--gpu: CuPy sees {n_gpus} {'GPU' if n_gpus == 1 else 'GPUs'} on a node "
+            f"with {node.size} ranks; start fewer ranks on it, let them share GPUs by "
+            "--communicator staged, or use --cpu"
         )
     if enough and not args.cpu:
         by_nccl = world.allreduce(choice.has_nccl(), MPI.LAND)
@@ -52,8 +55,8 @@ def choose(args, world, node):
         args.communicator = args.communicator or default
         shared = world.allreduce(len(gpus) < len(peers), MPI.LOR)
         reason = "shared by the ranks of a node" if shared else "a GPU for each rank"
-        mine = peers.index(node.rank) % len(gpus)
-        return chainer.get_device(f"@cupy:{mine}"), reason
+        index = peers.index(node.rank) % len(gpus)
+        return chainer.get_device(f"@cupy:{index}"), reason
     args.communicator = args.communicator or "host"
     if args.communicator not in ("host", "naive"):
         raise UsageError(
@@ -68,8 +71,8 @@ def choose(args, world, node):
     return chainer.get_device("@numpy"), reason
 
 
-def _visible():
-    """Return what tells the GPUs that this rank sees from others of the node."""
+def _visible_gpus():
+    """Return identifiers, unique on the node, of the GPUs that this rank sees."""
     if not cuda.available:
         return []
     try:
@@ -79,12 +82,12 @@ def _visible():
     return [cuda.cupy.cuda.Device(index).pci_bus_id for index in range(count)]
 
 
-def count_cores(node):
-    """Count the cores that the ranks of a node may use, which may be bound to some.
+def count_cores(node: MPI.Comm) -> int:
+    """Count the cores that the ranks of a node may use (they may be bound to some).
 
     Args:
         node (mpi4py.MPI.Comm): The ranks on this machine, which call this together.
     """
     if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count()
+        return os.cpu_count() or 1
     return len(set().union(*node.allgather(os.sched_getaffinity(0))))

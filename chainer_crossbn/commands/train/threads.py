@@ -1,4 +1,4 @@
-"""How many threads BLAS takes."""
+"""Limit the threads that BLAS uses."""
 
 import contextlib
 
@@ -8,17 +8,13 @@ except ImportError:  # then OPENBLAS_NUM_THREADS and the like are all there is
     threadpoolctl = None
 
 
-def can_be_limited():
+def can_be_limited() -> bool:
     """Return whether :func:`limited` has an effect."""
     return threadpoolctl is not None
 
 
-def limited(n_threads):
-    """Return a context in which BLAS takes a number of threads, where it can be told.
-
-    Args:
-        n_threads (int): The threads.
-    """
+def limited(n_threads: int) -> contextlib.AbstractContextManager:
+    """Return a context in which BLAS uses ``n_threads`` threads, where possible."""
     if threadpoolctl is None:
         return contextlib.nullcontext()
     return threadpoolctl.threadpool_limits(n_threads)
