@@ -122,8 +122,18 @@ def test_console(two_ranks):
     lines = done.stdout.splitlines()
     assert lines[0].startswith("device: CPU (")
     assert lines[1] == f"run: {out / 'vgg16-multigpu-b4-r2-s0'}"
-    table = [line.split() for line in lines[2:]]
-    assert [row[0] for row in table] == ["epoch", "1", "2"]
+    facts = dict(line.split(": ", 1) for line in lines[2:7])
+    assert facts["ranks"] == "2"
+    assert facts["images"].startswith("42 training and 21 test images")
+    assert facts["global batch"].startswith("8 images, learning rate: ")
+    heading, *table = (line.split() for line in lines[7:10])
+    assert [row[0] for row in table] == ["1", "2"]
+    assert all(len(row) == len(heading) for row in table)
+    assert max(map(len, lines[7:10])) <= 100
+    log = read(out / "vgg16-multigpu-b4-r2-s0")[1]
+    best = max(entry["validation/main/accuracy"] for entry in log)
+    assert f"best: {best:.2%}" in lines[10]
+    assert lines[11].endswith(f"python plot.py {out / 'vgg16-multigpu-b4-r2-s0'}")
     assert "\033" not in done.stdout
 
 

@@ -15,6 +15,7 @@ from chainer_crossbn.commands.command_line import print_anything
 from chainer_crossbn.commands.train import (
     alike,
     build,
+    console,
     description,
     devices,
     options,
@@ -171,8 +172,7 @@ def _train(plan, setup, index, details, reason):
         if comm.rank == 0:
             prepare.keep(index)
             run_directory.write_arguments(path, vars(args), details)
-            print(f"device: {details['device']} ({reason})")
-            print(f"run: {path}", flush=True)
+            console.describe(args, details, reason, model, path)
         try:
             trainer.run(show_loop_exception_msg=False)
             guard.settle()
@@ -182,6 +182,8 @@ def _train(plan, setup, index, details, reason):
                 run_directory.note_end(path, str(ended), diverged)
             raise
     _write_results(plan, setup, model)
+    if comm.rank == 0:
+        console.conclude(trainer, path)
 
 
 def _write_results(plan, setup, model):
