@@ -1,10 +1,12 @@
 """What the commands have in common: number arguments, and what they say."""
 
 import argparse
+import difflib
 import io
 import os
 import sys
 
+from chainer_crossbn import __version__
 from chainer_crossbn.errors import UsageError, in_one_line
 
 
@@ -13,9 +15,25 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, **options)
+        self.add_argument(
+            "-V",
+            "--version",
+            action="version",
+            version=f"chainer_crossbn {__version__}",
+        )
 
     def error(self, message):
         raise UsageError(f"{message} (see --help)")
+
+    def parse_args(self, args=None, namespace=None):
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for flag in self._option_string_actions if flag[:2] == "--"]
+            name = unknown[0].partition("=")[0]
+            close = difflib.get_close_matches(name, flags, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return parsed
 
 
 def print_anything():

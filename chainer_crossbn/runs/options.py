@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Callable, Optional
 
-from chainer_crossbn.runs.values import layers, number
+from chainer_crossbn.runs.values import increasing, layers, number
 
 _COUNT = number(int, 1)
 _POSITIVE = number(float, 0, low_included=False)
@@ -257,11 +257,35 @@ _TRAINING = (
         default=5e-4,
     ),
     Option(
+        "lr_schedule",
+        "how the learning rate decreases: step (every --lr-step epochs), milestones "
+        "(after each of --lr-milestones) or cosine (to 0 after the last epoch)",
+        type=str,
+        default="step",
+        choices=("step", "milestones", "cosine"),
+    ),
+    Option(
         "lr_step",
-        "halve the learning rate every EPOCHS epochs; 0 disables",
+        "multiply the learning rate by --lr-factor every EPOCHS epochs; 0 disables",
         type=number(int, 0),
         default=25,
         metavar="EPOCHS",
+        applies_to=("lr_schedule", ("step",)),
+    ),
+    Option(
+        "lr_milestones",
+        "multiply the learning rate by --lr-factor after each of these epochs, such as "
+        "60,120,160",
+        type=increasing,
+        metavar="EPOCHS",
+        applies_to=("lr_schedule", ("milestones",)),
+    ),
+    Option(
+        "lr_factor",
+        "factor of the learning rate",
+        type=number(float, 0, 1, low_included=False),
+        default=0.5,
+        applies_to=("lr_schedule", ("step", "milestones")),
     ),
     Option(
         "seed",
@@ -433,6 +457,14 @@ _OUTPUT = (
         "name if there is one, else start it",
         type=str,
         metavar="auto|PATH",
+        on_resume=OnResume.IGNORE,
+    ),
+    Option(
+        "evaluate",
+        "train nothing: test the model.npz of the run in the directory PATH, with the "
+        "run's own options where no others are given",
+        type=str,
+        metavar="PATH",
         on_resume=OnResume.IGNORE,
     ),
 )

@@ -4,6 +4,7 @@ It has ``args.json``, ``log``, ``snapshots``, ``model.npz`` and, last of all,
 ``statistics.json``.
 """
 
+import contextlib
 import fcntl
 import itertools
 import json
@@ -52,6 +53,15 @@ def index_of(out):
 def is_finished(path):
     """Tell whether a run has written all that it writes."""
     return os.path.isfile(os.path.join(path, "statistics.json"))
+
+
+def reopen(path):
+    """Make a finished run unfinished, so that it can be trained on.
+
+    Its model stays until there is a new one.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(path, "statistics.json"))
 
 
 def create(path):

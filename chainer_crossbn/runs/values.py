@@ -33,6 +33,18 @@ def number(
     return convert
 
 
+def increasing(text: str) -> str:
+    """Accept increasing whole numbers, at least 1, separated by commas."""
+    numbers = text.split(",")
+    if not all(re.fullmatch("[1-9][0-9]{0,8}", n) for n in numbers) or any(
+        int(a) >= int(b) for a, b in zip(numbers, numbers[1:])
+    ):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of increasing whole numbers, such as 60,120,160"
+        )
+    return text
+
+
 def layers(text: str) -> Optional[str]:
     """Convert ``all`` to ``None``; accept ``front:K`` and ``back:K``, K at least 1."""
     if text == "all":

