@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from argparse import Namespace
 from typing import Optional
 
@@ -86,10 +87,35 @@ def extend(trainer: Trainer) -> None:
     Args:
         trainer (chainer.training.Trainer): With a ``LogReport``.
     """
-    terminal = _on_terminal()
+    terminal = on_terminal()
     trainer.extend(EpochTable(terminal), trigger=(1, "epoch"))
     if terminal:
         trainer.extend(ProgressBar(update_interval=1))
+
+
+class CompilationProgress:
+    """Shows on a terminal how long the compilation of kernels takes; called often."""
+
+    def __init__(self):
+        self._on_terminal = on_terminal()
+        self._started = None
+        self._seconds = 0
+
+    def __call__(self):
+        if not self._on_terminal:
+            return
+        if self._started is None:
+            self._started = time.monotonic()
+        seconds = int(time.monotonic() - self._started)
+        if seconds > self._seconds:
+            self._seconds = seconds
+            text = "compiling kernels, once per installation, half a minute or so"
+            print(f"\r{text}: {seconds} s", end="", flush=True)
+
+    def close(self):
+        """End the line, if there is one."""
+        if self._seconds:
+            print(flush=True)
 
 
 class EpochTable(Extension):
@@ -123,7 +149,7 @@ def _cell(name: str, text: Optional[str] = None) -> str:
     return (name if text is None else text).ljust(max(len(name), _LEAST_WIDTH))
 
 
-def _on_terminal():
+def on_terminal() -> bool:
     """Return whether the output goes to a terminal.
 
     Under a launcher, the launcher's own output counts: it gives the ranks pipes (MPICH)

@@ -154,7 +154,7 @@ def _run(argv, world, node, watchdog):
         if device.xp is numpy:
             keep_freed_memory()
             watchdog.at("the compilation of kernels")
-            _compile_kernels(node, watchdog)
+            _compile_kernels(world, node, watchdog)
         _train(plan, setup, index, details, reason)
 
 
@@ -228,15 +228,22 @@ def _choose_collective(world, device):
         raise UsageError(error) from None
 
 
-def _compile_kernels(node, watchdog):
-    """Compile what is compiled when first called, so that no step is timed with it.
+def _compile_kernels(world, node, watchdog):
+    """Compile all kernels that are used, so that no iteration is timed with it.
 
-    One rank of each node does it first; the others find it on disk.
+    One rank of each node does it first; the others load the result from disk.
     """
     dtype = chainer.get_dtype(map_mixed16=numpy.float16)
-    with kernels.each_step(watchdog.moves):
-        if node.rank == 0:
-            kernels.precompile(dtype)
-        node.Barrier()
-        if node.rank:
-            kernels.precompile(dtype)
+    with contextlib.closing(console.CompilationProgress()) as progress:
+
+        def note():
+            watchdog.moves()
+            if world.rank == 0:
+                progress()
+
+        with kernels.each_step(note):
+            if node.rank == 0:
+                kernels.precompile(dtype)
+            node.Barrier()
+            if node.rank:
+                kernels.precompile(dtype)
