@@ -158,3 +158,30 @@ def test_version(capsys):
 def test_a_flag_that_is_nearly_right(capsys):
     assert main(["--epochs", "3"]) == 2
     assert "--epoch?" in capsys.readouterr().err
+
+
+def test_precision_is_that_of_the_run(train, tmp_path):
+    run = shutil.copytree(train("--epoch", "2", "--dtype", "float64"), tmp_path / "run")
+    assert main(["--resume", str(run), "--epoch", "3"]) == 0
+    record, log, arrays = read(run)
+    assert record["arguments"]["dtype"] == "float64"
+    assert {a.dtype.char for a in arrays.values()} <= {"d", "i", "l"}
+    _, whole_log, _ = read(train("--epoch", "3", "--dtype", "float64"))
+    assert but_times(log) == but_times(whole_log)
+
+
+def test_another_precision_is_refused(train, capsys):
+    run = train("--epoch", "2")
+    before = contents(run)
+    assert main(["--resume", str(run), "--epoch", "3", "--dtype", "float64"]) == 2
+    assert "--dtype" in capsys.readouterr().err
+    assert contents(run) == before
+
+
+def test_communicator_and_device_are_those_of_the_run(train, tmp_path):
+    run = shutil.copytree(
+        train("--epoch", "2", "--communicator", "naive"), tmp_path / "run"
+    )
+    assert main(["--resume", str(run), "--epoch", "3"]) == 0
+    arguments = read(run)[0]["arguments"]
+    assert arguments["communicator"] == "naive"

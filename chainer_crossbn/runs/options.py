@@ -387,6 +387,16 @@ _MACHINE = (
         comparable=False,
     ),
     Option(
+        "dtype",
+        "precision of parameters and activations; mixed16: float16 with float32 "
+        "parameters. Statistics are always summed in float64",
+        type=str,
+        default="float32",
+        default_text="the environment variable CHAINER_DTYPE, else float32",
+        choices=("float16", "mixed16", "float32", "float64"),
+        name_part="{}",
+    ),
+    Option(
         "communicator",
         "ChainerMN communicator: host (this package's, in host memory) or naive; with "
         "GPUs also pure_nccl, flat, non_cuda_aware, or staged (this package's, through "

@@ -125,6 +125,11 @@ def _run(argv, world, node, watchdog):
     plan = on_rank_zero(world, lambda: resume.plan(argv, world.size))
     if plan.finished:
         raise Ended(f"{plan.path} is already finished", 0)
+    with chainer.using_config("dtype", options.chainer_dtype(plan.args.dtype)):
+        _run_plan(plan, world, node, watchdog)
+
+
+def _run_plan(plan, world, node, watchdog):
     args = plan.args
     device, reason = devices.choose(args, world, node)
     device.use()

@@ -7,6 +7,9 @@ import math
 from argparse import Namespace
 from typing import Optional
 
+import chainer
+import numpy
+
 from chainer_crossbn import datasets, models
 from chainer_crossbn.commands.command_line import Parser
 from chainer_crossbn.commands.train import threads
@@ -79,7 +82,18 @@ def _parser():
         group = parser.add_argument_group(heading)
         for option in options:
             _add(group, option)
+    # As Chainer has read it when it was imported.
+    parser.set_defaults(dtype=_dtype_name(chainer.get_dtype()))
     return parser
+
+
+def _dtype_name(dtype):
+    return "mixed16" if dtype is chainer.mixed16 else numpy.dtype(dtype).name
+
+
+def chainer_dtype(name: str):
+    """Return what Chainer's configuration takes for a value of ``--dtype``."""
+    return chainer.mixed16 if name == "mixed16" else numpy.dtype(name)
 
 
 def _add(group, option):

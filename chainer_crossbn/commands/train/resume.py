@@ -4,7 +4,7 @@ import os
 from argparse import Namespace
 from typing import NamedTuple, Optional
 
-from chainer_crossbn.commands.train import options
+from chainer_crossbn.commands.train import options, threads
 from chainer_crossbn.errors import UsageError
 from chainer_crossbn.runs import run_directory
 from chainer_crossbn.runs.options import OPTIONS, OnResume, flag
@@ -60,7 +60,8 @@ def plan(argv: list, n_processes: int) -> Plan:
     for name in _FIRST:
         if getattr(given, name) is not None:
             _compare(path, name, recorded[name], getattr(given, name))
-    args = options.parse([*_as_flags(path, recorded), *argv])
+    device = _device_flags(record, given)
+    args = options.parse([*_as_flags(path, recorded), *device, *argv])
     args = _complete(args, n_processes)
     n_ranks = n_processes * args.virtual_ranks
     for name in _COMPARED:
@@ -210,11 +211,22 @@ def _as_flags(path, recorded):
         value = recorded.get(name)
         if value is None or value is False:
             continue
+        if name == "threads" and not threads.can_be_limited():
+            continue
         if not isinstance(value, (int, float, str)):
             raise UsageError(f"{path}: args.json has a wrong {name}")
         # In one argument, as a value may start with a dash.
         flags.append(flag(name) if value is True else f"{flag(name)}={value}")
     return flags
+
+
+def _device_flags(record, given):
+    """Return the flags of the run's device and communicator, unless others are given."""
+    if given.gpu or given.cpu or given.communicator:
+        return []
+    communicator = record["arguments"].get("communicator")
+    device = ["--gpu" if record.get("device") == "GPU" else "--cpu"]
+    return device + ([f"--communicator={communicator}"] if communicator else [])
 
 
 def _compare(path, name, recorded, given):
