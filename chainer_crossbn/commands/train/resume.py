@@ -221,7 +221,7 @@ def _as_flags(path, recorded):
 
 
 def _device_flags(record, given):
-    """Return the flags of the run's device and communicator, unless others are given."""
+    """Return the flags of the run's device and communicator, if none are given."""
     if given.gpu or given.cpu or given.communicator:
         return []
     communicator = record["arguments"].get("communicator")
