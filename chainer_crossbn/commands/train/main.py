@@ -1,10 +1,11 @@
-"""Build a training run from its arguments, and run it on all ranks."""
+"""Train from a command line, on all ranks."""
 
 import contextlib
 import errno
 import sys
 import time
 import traceback
+from typing import Optional
 
 import chainer
 import numpy
@@ -36,23 +37,22 @@ from chainer_crossbn.training.local_statistics import deviations
 from chainer_crossbn.training.running_statistics import averaged
 from chainer_crossbn.training.watchdog import Watchdog
 
-# Disk full, over quota, failing, or gone read-only.
-_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+# The disk is full, over quota, failing or read-only.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
-def main(argv=None):
-    """Train as ``train_cifar.py`` does; every rank calls it.
+def main(argv: Optional[list[str]] = None) -> int:
+    """Run ``train_cifar.py``; all ranks call it.
+
+    An error on one rank ends the processes of all ranks with status 1, an interrupt
+    with status 130.
 
     Args:
         argv (list of str or None): Arguments; those of the process by default.
 
     Returns:
-        int: Exit status: 0, 1 where the run failed on all ranks, or 2 where the user
-        asked for something that can't be done (said in one line on standard error, by
-        rank 0).
-
-    An error in one rank ends the processes of all ranks with status 1, an interrupt
-    with status 130.
+        int: Exit status: 0; 1 if the run failed on all ranks; 2 if the request can't be
+        fulfilled, which rank 0 explains in one line on standard error.
     """
     print_anything()
     world = MPI.COMM_WORLD
@@ -63,7 +63,7 @@ def main(argv=None):
     except Ended as ended:
         return _end(world, f"error: {ended}" if ended.status else ended, ended.status)
     except datasets.DatasetError as error:
-        # Found as it was used, by the rank that has it.
+        # A broken image, detected on the rank that uses it.
         _abort(world, f"train_cifar.py: error: {error}\n", 1)
     except OSError as error:
         _abort(world, _of_disk(error) or traceback.format_exc(), 1)
@@ -76,44 +76,45 @@ def main(argv=None):
 
 
 def _end(world, message, status):
-    """Say why once, where all ranks end alike; return the exit status."""
+    """Print a message once, as all ranks end; return the exit status."""
     if world.rank == 0:
         out = sys.stderr if status else sys.stdout
         print(f"train_cifar.py: {message}", file=out, flush=True)
-    # A rank that leaves early may take the others with it before the line is out.
+    # The launcher may end all ranks when the first leaves, before the line is printed.
     world.Barrier()
     return status
 
 
 def _abort(world, message, status):
-    """Say why and end all ranks; where they all fail alike, the lowest speaks."""
+    """Print a message and end all ranks; if all fail, the lowest prints it first."""
     time.sleep(0.5 * min(world.rank, 8))
     print(message, end="", file=sys.stderr, flush=True)
-    # The launcher drops what it has not passed on when it is told to abort.
+    # The launcher discards output that it has not forwarded before the abort.
     time.sleep(0.3)
     world.Abort(status)
 
 
 def _of_disk(error):
-    """Return a line where an error is that of a disk, else None."""
-    if error.errno not in _OF_DISKS:
+    """Return a message for an error of the disk, else ``None``."""
+    if error.errno not in _DISK_ERRORS:
         return None
     return (
         f"train_cifar.py: error: can't write {error.filename}: {error.strerror}; make "
-        "room, and go on with --resume auto\n"
+        "room, and continue with --resume auto\n"
     )
 
 
-def run(argv, world):
-    """Train a network as a command line says.
+def run(argv: list[str], world: MPI.Comm) -> None:
+    """Train a network.
 
     Args:
         argv (list of str): Arguments.
         world (mpi4py.MPI.Comm): All ranks.
 
     Raises:
-        UsageError: On all ranks, before anything is written, if it can't be done.
-        Ended: On all ranks, if it ends before its last epoch, or had done so.
+        UsageError: On all ranks, before anything is written, if the request can't be
+            fulfilled.
+        Ended: On all ranks, if the run ends before its last epoch, or is finished.
     """
     alike.check_alike(world, argv)
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
