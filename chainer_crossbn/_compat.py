@@ -1,17 +1,14 @@
 """Makes Chainer 7.8.1 and its ChainerMN run on today's Python, NumPy and CuPy.
 
 Chainer's last release does not import on NumPy 2 or Python 3.12. :func:`install` puts
-a finder in front of Python's own that sees Chainer's modules alone, whenever one is
-imported, and corrects the source of those that need it on its way to the compiler.
-So ``numpy``, ``sys.modules`` and the warning filters are never touched, and nothing
-is imported that the program does not import itself. Another, behind Python's own, finds
-the module ``six`` where it is not installed.
+a finder in front of Python's own. It handles Chainer's modules only, and corrects the
+source of those that need it before they are compiled. ``numpy``, ``sys.modules`` and
+the warning filters stay as they are, and nothing is imported that the program does not
+import itself.
 """
 
 import importlib
 import importlib.machinery
-import importlib.util
-import pathlib
 import sys
 
 _PACKAGES = ("chainer", "chainermn")
@@ -119,23 +116,11 @@ class _Finder:
         return spec
 
 
-class _FinderOfSix:
-    """Finds what Chainer uses of the package ``six`` where nothing else does."""
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name != "six":
-            return None
-        source = str(pathlib.Path(__file__).with_name("_six.py"))
-        return importlib.util.spec_from_file_location(name, source)
-
-
 def install():
     """Makes ``import chainer`` and ``import chainermn`` work from now on."""
     if _Finder in sys.meta_path:
         return
     sys.meta_path.insert(0, _Finder)
-    sys.meta_path.append(_FinderOfSix)
     if "chainer" in sys.modules:
         # Only NumPy 1 lets it be imported without this module; 1.24 lacks numpy.float.
         importlib.reload(sys.modules["chainer.functions.array.resize_images"])
