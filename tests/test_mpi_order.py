@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from mpi import mpiexec
+from mpi import mpiexec, run_tests
 
 PROGRAM = Path(__file__).parent / "ranks" / "order.py"
 ITERATIONS = [(2, 1), (3, 50), (3, 1), (4, 50)]
@@ -95,3 +95,7 @@ def test_a_late_rank_is_told(n_ranks, iteration):
 
 def test_without_a_fault_there_is_no_error():
     assert errors_of(3, "none", 3) == [None] * 3
+
+
+def test_copies_are_layers_of_their_own():
+    run_tests(3, "order_cases.py")

@@ -8,12 +8,14 @@ no ``mpi_comm`` do it by their ``allreduce`` (:mod:`foreign`).
 """
 
 import functools
+import weakref
 
 from chainer import backend
 
 from chainer_crossbn import kernels
 from chainer_crossbn.collectives import choice, device, foreign
 from chainer_crossbn.collectives.host import HostChannel
+from chainer_crossbn.collectives.layer_names import LayerNames, Lineage
 from chainer_crossbn.collectives.limits import timeout, yield_core
 from chainer_crossbn.errors import CollectiveError
 
@@ -21,6 +23,7 @@ __all__ = [
     "CollectiveError",
     "choose",
     "merge_moments",
+    "name_layer",
     "observe",
     "sum_over_ranks",
     "timeout",
@@ -28,6 +31,8 @@ __all__ = [
 ]
 
 choose = choice.choose
+
+_names_without_mpi = weakref.WeakKeyDictionary()
 
 
 def sum_over_ranks(comm, vector, layer):
@@ -111,6 +116,25 @@ def observe(comm, note):
     _host_channel(comm.mpi_comm).note = note
 
 
+def name_layer(comm, label: str, lineage: Lineage) -> str:
+    """Return a name for a layer that no other layer of a communicator has.
+
+    Args:
+        comm: As for :func:`sum_over_ranks`.
+        label (str): What the name begins with, equal on all ranks.
+        lineage (tuple of int): See :func:`.layer_names.new_lineage`.
+
+    Returns:
+        str: The same on all ranks, if they first ask for the names of their layers in
+        the same order.
+    """
+    if hasattr(comm, "mpi_comm"):
+        names = _attribute(comm.mpi_comm, "names", lambda mpi_comm: LayerNames())
+    else:
+        names = _names_without_mpi.setdefault(comm, LayerNames())
+    return names.name(label, lineage)
+
+
 def _to_host(vector):
     return backend.CpuDevice().send(vector)
 
@@ -120,7 +144,7 @@ def _keyvals():
     # Imported here, as importing it starts MPI.
     from mpi4py import MPI
 
-    return {name: MPI.Comm.Create_keyval() for name in ("host", "gpu")}
+    return {name: MPI.Comm.Create_keyval() for name in ("host", "gpu", "names")}
 
 
 def _host_channel(mpi_comm):

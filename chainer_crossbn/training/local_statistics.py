@@ -24,16 +24,17 @@ def deviations(model, x, comm, virtual_ranks=1):
         virtual_ranks (int): Ranks whose mini-batches ``x`` holds; divides n.
 
     Returns:
-        list of dict: One a normalization, in the order in which they are passed:
-        ``layer`` (its label), ``values`` (how many a channel has on this rank), and, as
-        means over channels and ranks, ``mean``, the distance between local and global
-        mean over the global standard deviation, and ``variance``, that between the
-        variances over the global variance. As in the normalization, eps is added to
-        the variances.
+        list of dict: One per normalization, in the order of the forward pass: ``layer``
+        (its label, or its path in the model if it has none), ``values`` (per channel on
+        this rank), and, as means over channels and ranks, ``mean``, the distance
+        between local and global mean over the global standard deviation, and
+        ``variance``, the distance between the variances over the global variance. As in
+        the normalization, eps is added to the variances.
     """
     hook = _LocalMoments(virtual_ranks)
     with chainer.no_backprop_mode(), hook:
         model(x)
+    paths = {id(link): path for path, link in model.namedlinks()}
     found = []
     for link, n, mean, var in hook.found:
         means, variances = (
@@ -45,7 +46,7 @@ def deviations(model, x, comm, virtual_ranks=1):
         of_variances = abs((variances + link.eps) / global_var - 1)
         found.append(
             {
-                "layer": link.label,
+                "layer": link.label or paths[id(link)],
                 "values": n,
                 "mean": float(of_means.mean()),
                 "variance": float(of_variances.mean()),

@@ -28,12 +28,10 @@ class Model(chainer.Chain):
     def __init__(self, comm):
         super().__init__()
         with self.init_scope():
-            self.first = CrossBatchNormalization(4, comm)
-            self.second = CrossBatchNormalization(4, comm)
-            self.third = CrossBatchNormalization(4, comm)
-            self.wide = CrossBatchNormalization(8, comm)
-        for name, link in self.namedlinks(skipself=True):
-            link.label = name
+            self.first = CrossBatchNormalization(4, comm, label="/first")
+            self.second = CrossBatchNormalization(4, comm, label="/second")
+            self.third = CrossBatchNormalization(4, comm, label="/third")
+            self.wide = CrossBatchNormalization(8, comm, label="/wide")
 
     def forward(self, x, fault, turn):
         h = self.first(x)
