@@ -22,9 +22,9 @@ def counted(comm, monkeypatch):
     layers = []
     reduce = host.HostChannel._reduce
 
-    def counting(channel, mpi_comm, vector, layer, merging):
+    def counting(channel, vector, layer, merging):
         layers.append(layer)
-        return reduce(channel, mpi_comm, vector, layer, merging)
+        return reduce(channel, vector, layer, merging)
 
     monkeypatch.setattr(host.HostChannel, "_reduce", counting)
     return layers
