@@ -98,8 +98,8 @@ def build(setup, path):
         device,
         load=load,
         dropout=dropout,
+        progress=watchdog,
     )
-    updater.note_place = watchdog.at
     trainer = Trainer(updater, (args.epoch, "epoch"), path)
     part = datasets.take_balanced(data.train_labels, args.eval_train, data.n_class)
     sets = {
@@ -107,8 +107,7 @@ def build(setup, path):
         "validation": (data.test_images, data.test_labels),
     }
     trainer.extend(EpochStatistics(comm))
-    evaluator = GlobalEvaluator(model, sets, comm, device, load)
-    evaluator.note_place, evaluator.note_moves = watchdog.at, watchdog.moves
+    evaluator = GlobalEvaluator(model, sets, comm, device, load=load, progress=watchdog)
     trainer.extend(evaluator)
     if args.profile:
         trainer.extend(Profiler(model, updater, evaluator, comm, device))
@@ -174,8 +173,14 @@ def compare_tests(model, setup):
     found = {}
     for name, reading in readings.items():
         sets = {"test": (data.test_images, data.test_labels)}
-        evaluator = GlobalEvaluator(reading, sets, comm, setup.device, setup.load)
-        evaluator.note_moves = setup.watchdog.moves
+        evaluator = GlobalEvaluator(
+            reading,
+            sets,
+            comm,
+            setup.device,
+            load=setup.load,
+            progress=setup.watchdog,
+        )
         seen = evaluator()
         found[name] = {what: seen[f"test/main/{what}"] for what in ("loss", "accuracy")}
     return found

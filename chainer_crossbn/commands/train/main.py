@@ -132,7 +132,7 @@ def _run(argv, world, node, watchdog):
     of_a_rank = max(1, cores // node.size)
     args.threads = args.threads or of_a_rank
     data_options.complete_threads(args, of_a_rank)
-    watchdog.at("the reading of the data")
+    watchdog.reach("the reading of the data")
     index = datasets.Index(run_directory.index_of(args.out))
     data = on_rank_zero(world, lambda: prepare.load_data(args, index, watchdog))
     prepare.check_sizes(args, data, world.size * args.virtual_ranks)
@@ -159,14 +159,18 @@ def _train(plan, setup, node, index, details, reason):
     watchdog = setup.watchdog
     if setup.device.xp is numpy:
         keep_freed_memory()
-        watchdog.at("the compilation of kernels")
+        watchdog.reach("the compilation of kernels")
         _compile_kernels(node, watchdog)
-    watchdog.at("the making of the network")
+    watchdog.reach("the making of the network")
     trainer, model = build.build(setup, path)
-    with stop_signals.noted() as stop_asked:
+    with stop_signals.caught() as stop_requested:
         guard = Guard(
-            *(path, comm, args.snapshot_interval, args.allow_nan),
-            *(stop_asked, watchdog.at),
+            path,
+            comm,
+            epochs=args.snapshot_interval,
+            allow_nan=args.allow_nan,
+            stop_requested=stop_requested,
+            progress=watchdog,
         )
         trainer.extend(guard)
         on_rank_zero(comm.mpi_comm, lambda: prepare.check_room(plan, model))
@@ -185,7 +189,7 @@ def _train(plan, setup, node, index, details, reason):
                 diverged = isinstance(ended, Diverged)
                 run_directory.note_end(path, str(ended), diverged)
             raise
-    watchdog.at("the writing of the results")
+    watchdog.reach("the writing of the results")
     if not args.no_model:
         final = averaged(model, comm)
         if comm.rank == 0:
@@ -217,7 +221,7 @@ def _compile_kernels(node, watchdog):
     One rank of each node does it first; the others find it on disk.
     """
     dtype = chainer.get_dtype(map_mixed16=numpy.float16)
-    with kernels.each_step(watchdog.moves):
+    with kernels.each_step(watchdog.keep_alive):
         if node.rank == 0:
             kernels.precompile(dtype)
         node.Barrier()
