@@ -81,7 +81,7 @@ class HostChannel(OrderedChannel):
         slots, sequence = self._slots, self._sequence
         slots.mine(sequence)[: vector.size] = vector
         slots.publish(sequence, number)
-        self._wait(lambda: slots.are_there(sequence), self._others_failed)
+        self._wait(lambda: slots.all_published(sequence), self._others_failed)
         vectors = slots.all(sequence, number)
         if vectors is None:
             return None
