@@ -13,17 +13,21 @@ import mmap
 import os
 import signal
 import socket
-import struct
 import sys
 import tempfile
 import threading
 import time
 import weakref
-from typing import NamedTuple
+
+import numpy
 
 from chainer_crossbn.training.progress import Progress
 
-_CELL = struct.Struct("=Qdq160p")
+# Per rank: how many places it has reached, the last one in UTF-8, when it last made
+# progress, by time.monotonic, and its process.
+_STATE = numpy.dtype(
+    [("count", "i8"), ("place", "S160"), ("time", "f8"), ("pid", "i8")]
+)
 _CHECK_SECONDS = 1.0
 _PAUSE_SECONDS = 5.0
 # The collectives of batch normalization report first, as they know the layer. Then, one
@@ -32,22 +36,6 @@ _GRACE_SECONDS = 5.0
 _SECONDS_BETWEEN_RANKS = 0.5
 _SECONDS_FOR_OTHER_NODES = 2.0
 _SECONDS_FOR_OUTPUT = 0.5
-
-
-class _State(NamedTuple):
-    """Where a rank is, as in its cell of the shared memory.
-
-    Attributes:
-        count (int): Places that it has reached.
-        time (float): When it last made progress, by :func:`time.monotonic`.
-        pid (int): Its process.
-        place (bytes): What it does, in UTF-8.
-    """
-
-    count: int
-    time: float
-    pid: int
-    place: bytes
 
 
 class Watchdog(Progress):
@@ -68,8 +56,10 @@ class Watchdog(Progress):
         self._patience = limit + grace + _SECONDS_BETWEEN_RANKS * node.rank
         self._count = 0
         self._place = b""
-        # One cell per rank, and a byte that is set once one rank has reported.
-        self._memory, self._file = _shared_memory(node, node.size * _CELL.size + 1)
+        # Of all ranks, and a byte that is set once one rank has reported.
+        size = node.size * _STATE.itemsize
+        self._memory, self._file = _shared_memory(node, size + 1)
+        self._states = numpy.frombuffer(self._memory, _STATE, node.size)
         weakref.finalize(self, os.close, self._file)  # after its thread has ended
         self._parent = os.getppid()
         self._closed = threading.Event()
@@ -90,8 +80,8 @@ class Watchdog(Progress):
 
     def keep_alive(self) -> None:
         """Note that this rank makes progress at the place that it is at."""
-        state = _State(self._count, time.monotonic(), os.getpid(), self._place)
-        _CELL.pack_into(self._memory, self._index * _CELL.size, *state)
+        state = self._count, self._place, time.monotonic(), os.getpid()
+        self._states[self._index] = state
 
     def close(self) -> None:
         """Stop watching."""
@@ -111,26 +101,23 @@ class Watchdog(Progress):
 
     def _check(self):
         now = time.monotonic()
-        states = [
-            _State(*_CELL.unpack_from(self._memory, index * _CELL.size))
-            for index in range(len(self._ranks))
-        ]
-        least = min(state.count for state in states)
-        behind = [i for i, state in enumerate(states) if state.count == least]
+        states = self._states.copy()
+        counts = states["count"]
+        behind = numpy.flatnonzero(counts == counts.min())
         patience = self._patience
         if len(behind) == len(states) and not self._one_node:
             patience += _SECONDS_FOR_OTHER_NODES
         # The others may wait for long: what counts is the last progress of any.
-        if now - max(state.time for state in states) < patience:
+        if now - states["time"].max() < patience:
             return
         if self._is_first():
             print(self._describe(states, behind, now), file=sys.stderr, flush=True)
             time.sleep(_SECONDS_FOR_OUTPUT)
             # A launcher may not end a process that is stopped.
-            for state in states:
-                if state.pid != os.getpid():
+            for pid in states["pid"].tolist():
+                if pid != os.getpid():
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(state.pid, signal.SIGKILL)
+                        os.kill(pid, signal.SIGKILL)
             os._exit(1)
 
     def _is_first(self):
@@ -145,22 +132,20 @@ class Watchdog(Progress):
     def _describe(self, states, behind, now):
         host = socket.gethostname()
         # A stopped rank in the same collective as the others is not behind.
-        behind = [i for i in behind if _is_stopped(states[i].pid)] or behind
+        stopped = [i for i in behind if _is_stopped(states["pid"][i])]
+        behind = stopped or behind
+        places = [place.decode(errors="replace") for place in states["place"].tolist()]
         reports = [
-            f"rank {self._ranks[i]} (PID {states[i].pid} on {host}) has been at "
-            f"{_text(states[i])} for {now - states[i].time:.0f} s"
+            f"rank {self._ranks[i]} (PID {states['pid'][i]} on {host}) has been at "
+            f"{places[i]} for {now - states['time'][i]:.0f} s"
             for i in behind
         ]
         if len(behind) < len(states):
-            reports.append(f"the others wait at {_text(max(states))}")
+            reports.append(f"the others wait at {places[states['count'].argmax()]}")
         return (
             f"train_cifar.py: error: no progress for {self._limit:g} s "
             f"(CHAINER_CROSSBN_TIMEOUT): {'; '.join(reports)}"
         )
-
-
-def _text(state: _State) -> str:
-    return state.place.decode(errors="replace")
 
 
 def _is_stopped(pid):
