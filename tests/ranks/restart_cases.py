@@ -108,14 +108,6 @@ def test_goes_on_bit_for_bit(whole, stopped, missing, capsys):
         assert after[0][key] == before[0][key]
 
 
-def test_goes_on_where_all_is_large(whole, stopped, monkeypatch):
-    # As the log is after some 50 epochs.
-    monkeypatch.setattr(state, "_SMALL_BYTES", -1)
-    run = stopped(1)
-    assert train("--resume", run) == 0
-    assert result(run) == result(whole)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_one_rank_stops_all(whole, shared, monkeypatch, capsys, number):
     update_core = GlobalUpdater.update_core

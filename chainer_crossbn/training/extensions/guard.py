@@ -1,7 +1,6 @@
 """Take snapshots of a run, and end it on all ranks at once."""
 
 import math
-from pathlib import Path
 from typing import Callable, Optional
 
 from chainer.training import extension
@@ -38,7 +37,7 @@ class Guard(extension.Extension):
 
     def __init__(
         self,
-        path: Path,
+        path: str,
         comm,
         epochs: float,
         allow_nan: bool,

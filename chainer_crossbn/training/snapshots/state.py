@@ -13,7 +13,6 @@ from typing import Optional
 import chainer
 import numpy
 from chainer.serializers import DictionarySerializer, NpzDeserializer
-from mpi4py import MPI
 
 from chainer_crossbn.functions.cross_batch_normalization import mixture
 from chainer_crossbn.training.updaters import persistent_values
@@ -25,8 +24,6 @@ _MODEL = "updater/model:main/"
 _SUMS = "updater/sums"
 # In the part of a rank.
 _OWN = "model/"
-# Larger arrays are broadcast without a copy.
-_SMALL_BYTES = 1 << 16
 
 
 def collect(trainer: chainer.training.Trainer, comm) -> Optional[dict[str, dict]]:
@@ -109,7 +106,9 @@ def restore(
     Returns:
         bool: Whether the snapshot fits; if not, the state is undefined.
     """
-    shared, ranks = _share(parts, comm)
+    parts = comm.bcast_obj(parts)
+    shared = parts[SHARED]
+    ranks = [parts[f"rank-{i}"] for i in range(len(parts) - 1)]
     updater = trainer.updater
     n_own = updater.dropout.n_ranks
     grouped = _grouped_statistics(updater.get_optimizer("main").target)
@@ -133,25 +132,6 @@ def restore(
     except (KeyError, ValueError, TypeError):
         fits = False
     return all(comm.mpi_comm.allgather(fits))
-
-
-def _share(parts, comm):
-    """Return the shared part and a list of the parts of the ranks, on every rank."""
-    world = comm.mpi_comm
-    large, small, ranks = {}, None, None
-    if comm.rank == 0:
-        shared = parts[SHARED]
-        large = {k: v for k, v in shared.items() if v.nbytes > _SMALL_BYTES}
-        small = {k: v for k, v in shared.items() if k not in large}
-        ranks = [parts[f"rank-{i}"] for i in range(len(parts) - 1)]
-    shapes = world.bcast([(k, v.shape, v.dtype) for k, v in large.items()])
-    for key, shape, dtype in shapes:
-        array = large[key] if comm.rank == 0 else numpy.empty(shape, dtype)
-        large[key] = numpy.asarray(array, order="C")
-        # As bytes, since MPI has no type for text, such as the log, and float16.
-        world.Bcast([large[key], MPI.BYTE])
-    small, ranks = world.bcast((small, ranks))
-    return {**large, **small}, ranks
 
 
 def _persistent(own):
