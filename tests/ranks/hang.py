@@ -1,4 +1,4 @@
-"""Rank 1 hangs, or is stopped, where the others have gone on."""
+"""Rank 1 hangs or is stopped, while the others continue."""
 
 import os
 import signal

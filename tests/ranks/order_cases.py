@@ -1,4 +1,4 @@
-"""Copies of links are layers of their own; what one rank has for itself is not."""
+"""Copies of links are separate layers; models of a single rank do not matter."""
 
 import copy
 import pickle
@@ -25,7 +25,7 @@ def comm():
 
 
 class Block(chainer.Chain):
-    """Several normalizations; Chainer copies children in an order of no meaning."""
+    """Several normalizations, which Chainer copies in an arbitrary order."""
 
     def __init__(self, comm, label=None):
         super().__init__()
@@ -114,7 +114,7 @@ def test_copies_in_the_same_order_are_not(comm, model, how):
         step(order)
 
 
-def test_links_of_two_communicators_are_told_apart(comm):
+def test_links_of_two_communicators_are_distinguished(comm):
     other = chainermn.create_communicator("naive", comm.mpi_comm)
     links = [CrossBatchNormalization(3, c) for c in (comm, other)]
     if comm.rank == 0:
@@ -135,19 +135,19 @@ ON_ONE_RANK = {
 
 
 @pytest.mark.parametrize("how", ON_ONE_RANK)
-def test_what_one_rank_makes_for_itself_does_not_matter(comm, how):
-    def make_for_itself(block):
+def test_models_of_a_single_rank_do_not_matter(comm, how):
+    def construct_on_one_rank(block):
         if comm.rank == 0:
             with chainer.using_config("train", False):
                 ON_ONE_RANK[how](block, comm)(image())
 
-    make_for_itself(Block(comm))
+    construct_on_one_rank(Block(comm))
     first = Block(comm)
-    make_for_itself(first)
+    construct_on_one_rank(first)
     step([first])
-    make_for_itself(first)
+    construct_on_one_rank(first)
     copies = [first.copy(), copy.deepcopy(first), reloaded(first, comm)]
-    make_for_itself(copies[0])
+    construct_on_one_rank(copies[0])
     converted = create_cross_bn_model(chainer.Sequential(first), comm)
     for _ in range(2):
         step([*copies, Block(comm), converted, first])
