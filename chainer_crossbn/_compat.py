@@ -1,17 +1,14 @@
-"""Makes Chainer 7.8.1 and its ChainerMN run on today's Python, NumPy and CuPy.
+"""Make Chainer 7.8.1 and its ChainerMN run on today's Python, NumPy and CuPy.
 
 Chainer's last release does not import on NumPy 2 or Python 3.12. :func:`install` puts
-a finder in front of Python's own that sees Chainer's modules alone, whenever one is
-imported, and corrects the source of those that need it on its way to the compiler.
-So ``numpy``, ``sys.modules`` and the warning filters are never touched, and nothing
-is imported that the program does not import itself. Another, behind Python's own, finds
-the module ``six`` where it is not installed.
+a finder in front of Python's own. It handles Chainer's modules only, and corrects the
+source of those that need it before they are compiled. ``numpy``, ``sys.modules`` and
+the warning filters stay as they are, and nothing is imported that the program does not
+import itself.
 """
 
 import importlib
 import importlib.machinery
-import importlib.util
-import pathlib
 import sys
 
 _PACKAGES = ("chainer", "chainermn")
@@ -24,7 +21,7 @@ _OWN_PKG_RESOURCES = (
 # Module -> (old, new) texts. No edit changes the number of lines, so that tracebacks
 # show the lines of Chainer's own file.
 _EDITS = {
-    # numpy.sctypes: gone from NumPy 2.0.
+    # numpy.sctypes: removed in NumPy 2.0.
     "chainer.functions.array.as_strided": [
         ("np.sctypes['int']", "(np.int8, np.int16, np.int32, np.int64)"),
         ("np.sctypes['float']", "(np.float16, np.float32, np.float64)"),
@@ -38,18 +35,18 @@ _EDITS = {
             "(numpy.float64(1) if isinstance(rhs, numpy.generic) else 1.) / rhs",
         )
     ],
-    # numpy.float: gone from NumPy 1.24.
+    # numpy.float: removed in NumPy 1.24.
     "chainer.functions.array.resize_images": [("numpy.float)", "float)")],
-    # cupy.array(copy=False): since CuPy 14 an error where it has to copy.
+    # cupy.array(copy=False): an error since CuPy 14 if it has to copy.
     "chainermn.communicators._memory_utility": [
         (
             "xp.array(v, copy=False, dtype=transfer_dtype)",
             "v.astype(transfer_dtype, copy=False)",
         ),
-        # half: CuPy's header no longer brings it since CuPy 14.
+        # half: no longer in this header since CuPy 14.
         ("#include <cupy/carray.cuh>", "#include <cuda_fp16.h>"),
     ],
-    # cupy.cudnn: gone from CuPy 14, so that nothing is to be said about its absence.
+    # cupy.cudnn: removed in CuPy 14, so don't warn that it is missing.
     "chainer.backends.cuda": [
         (
             "int(os.environ.get('CHAINER_CUDNN', '1')) == 0",
@@ -58,29 +55,29 @@ _EDITS = {
     ],
     # int(array of one element): an error since NumPy 2.4.
     "chainermn.iterators.multi_node_iterator": [("int(_size)", "int(_size[0])")],
-    # pkg_resources: gone from setuptools.
+    # pkg_resources: removed from setuptools.
     "chainer.testing.doctest_helper": [_OWN_PKG_RESOURCES],
     "chainer.testing.helper": [_OWN_PKG_RESOURCES],
-    # numpy.distutils: gone from Python 3.12. It served a warning about macOS.
+    # numpy.distutils: removed in Python 3.12. It is used for a warning about macOS.
     "chainer._environment_check": [
         ("import numpy.distutils.system_info", ""),
         ("import pkg_resources", ""),
         ("    _check_osx_numpy_backend()", ""),
-        # A warning that CuPy is newer than Chainer's last release.
+        # It warns that CuPy is newer than Chainer's last release.
         ("    _check_optional_dependencies()", ""),
     ],
 }
 
 
 class ResolutionError(Exception):
-    """As ``pkg_resources.ResolutionError``: a requirement is not met."""
+    """Stands in for ``pkg_resources.ResolutionError``: a requirement is not met."""
 
 
 class WorkingSet:
-    """As ``pkg_resources.WorkingSet``: the installed distributions."""
+    """Stands in for ``pkg_resources.WorkingSet``: the installed distributions."""
 
-    def require(self, *requirements):
-        # Imported here since only tests come here.
+    def require(self, *requirements: str) -> None:
+        # Imported here, as only Chainer's test helpers call this.
         from importlib import metadata
 
         from packaging.requirements import Requirement
@@ -95,7 +92,7 @@ class WorkingSet:
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Loads one of Chainer's modules, corrected."""
+    """Loads a module of Chainer after correcting its source."""
 
     def get_code(self, fullname):
         if fullname not in _EDITS:
@@ -107,7 +104,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
 
 class _Finder:
-    """Finds Chainer's modules where Python finds them; has them loaded by _Loader."""
+    """Finds Chainer's modules where Python does, and loads them with _Loader."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -119,27 +116,15 @@ class _Finder:
         return spec
 
 
-class _FinderOfSix:
-    """Finds what Chainer uses of the package ``six`` where nothing else does."""
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name != "six":
-            return None
-        source = str(pathlib.Path(__file__).with_name("_six.py"))
-        return importlib.util.spec_from_file_location(name, source)
-
-
-def install():
-    """Makes ``import chainer`` and ``import chainermn`` work from now on."""
+def install() -> None:
+    """Make ``import chainer`` and ``import chainermn`` work from now on."""
     if _Finder in sys.meta_path:
         return
     sys.meta_path.insert(0, _Finder)
-    sys.meta_path.append(_FinderOfSix)
     if "chainer" in sys.modules:
-        # Only NumPy 1 lets it be imported without this module; 1.24 lacks numpy.float.
+        # It imported, so this is NumPy 1, of which 1.24 lacks numpy.float.
         importlib.reload(sys.modules["chainer.functions.array.resize_images"])
     else:
-        # An import that failed has left submodules, with which none would succeed.
+        # Submodules that a failed import left behind make the next one fail.
         for name in [name for name in sys.modules if name.startswith("chainer.")]:
             del sys.modules[name]

@@ -1,4 +1,4 @@
-"""A rank that dies or hangs ends all, and is named."""
+"""If a rank dies or hangs, all ranks end and the rank is named."""
 
 import json
 import os
@@ -16,8 +16,8 @@ HANG = ROOT / "tests" / "ranks" / "hang.py"
 
 
 def living(mark):
-    """Return the processes that have a mark in their environment."""
-    found = []
+    """Return the PIDs of processes with a mark in their environment."""
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             marked = mark.encode() in (process / "environ").read_bytes()
@@ -25,18 +25,18 @@ def living(mark):
         except OSError:  # it has ended
             continue
         if marked and state != "Z":
-            found.append(int(process.name))
-    return found
+            pids.append(int(process.name))
+    return pids
 
 
 def assert_all_gone(mark):
     deadline = time.monotonic() + 5
     while living(mark) and time.monotonic() < deadline:
         time.sleep(0.05)
-    left = living(mark)
-    for pid in left:
+    remaining = living(mark)
+    for pid in remaining:
         os.kill(pid, signal.SIGKILL)
-    assert not left
+    assert not remaining
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_slow_rank_is_waited_for():
 
 @pytest.fixture
 def training(tmp_path):
-    """A long run on 3 ranks: its launcher, its ranks' PIDs, its mark, its directory."""
+    """A long run on 3 ranks: its launcher, PIDs of its ranks, mark and directory."""
     mark = f"test_hangs_{os.getpid()}_{tmp_path.name}"
     launcher = Path(sys.executable).parent / "mpiexec"
     flags = "--width 1 --fc-units 4 --batchsize 2 --bn none --epoch 9999 --name run"

@@ -1,4 +1,4 @@
-"""Snapshots on disk, whatever happens to them."""
+"""Snapshots on disk: written whole, verified when read."""
 
 import errno
 import json
@@ -24,8 +24,8 @@ def write(folder, iteration, accuracy=None):
 
 def read_newest(folder):
     notes = []
-    found = storage.read_newest(str(folder), notes.append)
-    return found and found[0]["iteration"], notes
+    snapshot = storage.read_newest(str(folder), notes.append)
+    return snapshot and snapshot[0]["iteration"], notes
 
 
 def contents(folder):
@@ -47,9 +47,9 @@ def test_what_is_read_is_what_was_written(folder):
     for name, arrays in parts_of(7).items():
         assert parts[name].keys() == arrays.keys()
         for key, array in arrays.items():
-            found = parts[name][key]
-            assert found.dtype == array.dtype and (found == array).all()
-            assert found.flags.f_contiguous == array.flags.f_contiguous
+            actual = parts[name][key]
+            assert actual.dtype == array.dtype and (actual == array).all()
+            assert actual.flags.f_contiguous == array.flags.f_contiguous
 
 
 def test_the_last_two_and_the_most_accurate_are_kept(folder):
@@ -84,8 +84,8 @@ def test_a_damaged_one_is_skipped(folder, name, damage):
     write(folder, 1)
     write(folder, 2)
     damage(folder / "000000002" / name)
-    found, notes = read_newest(folder)
-    assert found == 1
+    iteration, notes = read_newest(folder)
+    assert iteration == 1
     # Without a manifest it is not a snapshot, as it never was complete.
     assert len(notes) == (damage is not os.unlink or name != "manifest.json")
     assert all("000000002 is damaged and skipped: " in note for note in notes)
@@ -100,9 +100,9 @@ def test_every_bit_counts(folder):
             changed = bytearray(content)
             changed[position] ^= 1 << state.randint(8)
             path.write_bytes(changed)
-            found, notes = read_newest(folder)
+            iteration, notes = read_newest(folder)
             # White space of a manifest may become other white space.
-            assert found is None and len(notes) == 1 or not notes
+            assert iteration is None and len(notes) == 1 or not notes
         path.write_bytes(content)
     assert read_newest(folder) == (1, [])
 
@@ -137,8 +137,8 @@ def test_a_pickle_in_a_sound_manifest(folder, tmp_path):
     write(folder, 1)
     np.savez(folder / "000000001" / "shared.npz", x=np.array([Harm()]))
     forge(folder)
-    found, (note,) = read_newest(folder)
-    assert found is None and "no file of arrays" in note
+    iteration, (note,) = read_newest(folder)
+    assert iteration is None and "no file of arrays" in note
     assert not (tmp_path / "harm").exists()
 
 

@@ -1,82 +1,87 @@
-"""By which way vectors are reduced."""
+"""Choose how vectors are reduced."""
 
 import os
+from typing import Optional
 
 from chainer.backends import cuda
 
 from chainer_crossbn.collectives.shared_memory import VARIABLE, is_usable
 
-MPI, SHARED, STAGED, NCCL = WAYS = "mpi", "shared", "staged", "nccl"
+MPI, SHARED, STAGED, NCCL = TRANSPORTS = "mpi", "shared", "staged", "nccl"
 
 
-def asked_for():
-    """Return what ``CHAINER_CROSSBN_COLLECTIVE`` says, ``None`` where it is not set.
+def requested() -> Optional[str]:
+    """Return the value of ``CHAINER_CROSSBN_COLLECTIVE``, ``None`` if it is not set.
 
     Raises:
-        ValueError: If it is none of :data:`WAYS`.
+        ValueError: If it is none of :data:`TRANSPORTS`.
     """
-    way = os.environ.get(VARIABLE) or None
-    if way not in (None, *WAYS):
-        raise ValueError(f"{VARIABLE} is {way!r}; set it to {', '.join(WAYS)} or not")
-    return way
+    transport = os.environ.get(VARIABLE) or None
+    if transport not in (None, *TRANSPORTS):
+        supported = ", ".join(TRANSPORTS)
+        raise ValueError(f"{VARIABLE} is {transport!r}; set it to {supported} or not")
+    return transport
 
 
-def choose(mpi_comm, on_gpu=True):
-    """Choose how the ranks' vectors are reduced, on their current devices if on GPUs.
+def choose(mpi_comm, on_gpu: bool = True) -> str:
+    """Choose how vectors are reduced over the ranks, on their current devices.
 
-    In host memory ranks of one node share it, unless MPI is asked for. NCCL wants a
-    device for each rank. Where there is none, vectors are staged in host memory (shared
-    or not); that of MPI libraries that take addresses on the device is not to be seen
-    from here, so that it has to be asked for.
+    In host memory, ranks of one node share memory unless MPI is requested. On GPUs,
+    NCCL is chosen if each rank has a device of its own, and else vectors are staged in
+    host memory. Whether an MPI library takes addresses on GPUs can't be detected, so it
+    must be requested.
 
     Args:
-        mpi_comm (mpi4py.MPI.Comm): All ranks, which call this together.
+        mpi_comm (mpi4py.MPI.Comm): All ranks; all call this together.
         on_gpu (bool): Whether the vectors are on GPUs.
 
     Returns:
-        str: ``"nccl"``, ``"staged"`` or ``"mpi"``, the same on all ranks; in host
-        memory ``"shared"`` or ``"mpi"``.
+        str: For GPUs ``"nccl"``, ``"staged"`` or ``"mpi"``, for host memory
+        ``"shared"`` or ``"mpi"``; the same on all ranks.
 
     Raises:
-        ValueError: On all ranks, if ``CHAINER_CROSSBN_COLLECTIVE`` is not the same, or
-            none of these, or NCCL where it can't be.
+        ValueError: On all ranks, if ``CHAINER_CROSSBN_COLLECTIVE`` differs between the
+            ranks, or is not supported here.
     """
-    try:
-        asked = asked_for()
-    except ValueError as error:
-        asked = str(error)
-    found = mpi_comm.allgather((asked, _device() if on_gpu else None))
-    ways = {way for way, _ in found}
-    for way in ways:
-        if way not in (None, *WAYS):
-            raise ValueError(way)
-    if len(ways) > 1:
-        raise ValueError(f"{VARIABLE} is not the same on all ranks")
-    (way,) = ways
+    transport = _agree_on_request(mpi_comm)
     if not on_gpu:
         shared = is_usable(mpi_comm)
-        if way == SHARED and not shared:
+        if transport == SHARED and not shared:
             raise ValueError(
                 f"{VARIABLE} is shared, but the ranks are on several nodes"
             )
         return SHARED if shared else MPI
-    devices = {device for _, device in found}
-    fits_nccl = None not in devices and len(devices) == len(found)
-    if way == NCCL and not fits_nccl:
+    devices = mpi_comm.allgather(_device())
+    nccl_fits = None not in devices and len(set(devices)) == len(devices)
+    if transport == NCCL and not nccl_fits:
         reason = "CuPy has no NCCL" if None in devices else "ranks share a GPU"
         raise ValueError(f"{VARIABLE} is nccl, but {reason}")
-    if way == SHARED:
+    if transport == SHARED:
         return STAGED
-    return way or (NCCL if fits_nccl else STAGED)
+    return transport or (NCCL if nccl_fits else STAGED)
 
 
-def has_nccl():
+def _agree_on_request(mpi_comm):
+    """Return what was requested on all ranks, or raise the same error on all."""
+    try:
+        request, error = requested(), None
+    except ValueError as caught:
+        request, error = None, str(caught)
+    requests, errors = zip(*mpi_comm.allgather((request, error)))
+    for error in filter(None, errors):
+        raise ValueError(error)
+    if len(set(requests)) > 1:
+        raise ValueError(f"{VARIABLE} is not the same on all ranks")
+    return request
+
+
+def has_nccl() -> bool:
     """Return whether CuPy has NCCL."""
     return getattr(getattr(cuda.cupy.cuda, "nccl", None), "available", False)
 
 
 def _device():
-    """Return what tells this rank's device from all others, ``None`` without NCCL."""
+    """Return a value unique to this rank's device, ``None`` without NCCL."""
     from mpi4py import MPI
 
     if not has_nccl():

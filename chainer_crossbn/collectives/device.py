@@ -1,164 +1,147 @@
-"""All-reduces of vectors in device memory, for which nothing waits.
+"""All-reduces of vectors in device memory.
 
-The moments of the ranks' mini-batches travel as sums,
-``[n, n * mean, M2 + n * mean**2]``.
+:class:`DeviceChannel` only queues them, and the host does not wait. It sums the moments
+of mini-batches as ``[n, n * mean, M2 + n * mean**2]``. :class:`StagedChannel` reduces
+in host memory.
 """
 
 import ctypes
 import time
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy
 from chainer.backends import cuda
 
-from chainer_crossbn.collectives.order import Channel
+from chainer_crossbn.collectives.host import HostChannel
+from chainer_crossbn.collectives.order import OrderedChannel
 from chainer_crossbn.kernels.cuda.launching import copy_to_device, copy_to_host, pinned
 from chainer_crossbn.kernels.normalization import packing
 
-_MAIL_TAG = 0x4343
-_PATIENCE_WITH_DEVICE = 0.2  # seconds; far less than others have for last words
+_MESSAGE_TAG = 0x4343
+_SECONDS_FOR_DEVICE = 0.2  # far less than other ranks wait for this one's place
 
 
-class _Step(NamedTuple):
-    layer: str
-    size: int
-    number: int
-
-
-class DeviceChannel(Channel):
+class DeviceChannel(OrderedChannel):
     """All-reduces on the current stream, checked for order.
 
-    Whether the ranks were at the same layer is looked at once an iteration: when the
-    first of the layers comes again, what the device found of the iteration before has
-    long reached the host.
+    The device compares the numbers that the vectors carry, and writes the number of the
+    first mismatch to a flag. The host reads the flag once per iteration, when the first
+    of all layers comes again. By then the copy of the flag that was started an
+    iteration before has long arrived.
 
     Args:
         mpi_comm (mpi4py.MPI.Comm): All ranks.
-        all_reduce (callable): Takes two float64 arrays on the device, and has the sum
-            over the ranks of the first in the second, for what comes next on the
-            current stream.
+        all_reduce (callable): Takes two float64 arrays on the device, and writes the
+            sum over the ranks of the first to the second, on the current stream.
     """
 
-    def __init__(self, mpi_comm, all_reduce):
-        super().__init__(mpi_comm, _MAIL_TAG)
+    def __init__(self, mpi_comm, all_reduce: Callable):
+        super().__init__(mpi_comm, _MESSAGE_TAG)
         self._all_reduce = all_reduce
         self._flag = cuda.cupy.zeros((1,), numpy.int64)
-        self._seen = pinned(1, numpy.int64)
-        self._seen[0] = 0
-        self._event = cuda.cupy.cuda.Event(disable_timing=True)
-        self._looking = False
+        self._flag_on_host = pinned(1, numpy.int64)
+        self._flag_on_host[0] = 0
+        self._copied = cuda.cupy.cuda.Event(disable_timing=True)
+        self._copy_started = False
 
-    def sum(self, vector, layer):
+    def sum(self, vector, layer: str):
         """Return the sum of the ranks' vectors."""
-        step = self._begin(layer, vector.size)
-        sent = packing.pack_vector(step.number, vector)
-        received = self._reduce(sent)
-        total = packing.unpack_vector(received, self._size, step.number, self._flag)
-        self._end(step)
+        number = self._begin(layer, vector.size)
+        received = self._reduce(packing.pack_vector(number, vector))
+        total = packing.unpack_vector(received, self._n_ranks, number, self._flag)
+        self._end()
         return total
 
-    def merge(self, count, mean, m2, layer):
+    def merge(self, count: int, mean, m2, layer: str):
         """Return count, mean and M2 of the ranks' mini-batches together.
 
         The count is an array of shape ().
         """
-        step = self._begin(layer, 2 * mean.size + 1)
-        sent = packing.pack_moments(step.number, count, mean, m2)
-        received = self._reduce(sent)
-        merged = packing.unpack_moments(received, self._size, step.number, self._flag)
-        self._end(step)
+        number = self._begin(layer, 2 * mean.size + 1)
+        received = self._reduce(packing.pack_moments(number, count, mean, m2))
+        merged = packing.unpack_moments(received, self._n_ranks, number, self._flag)
+        self._end()
         return merged
 
     def _begin(self, layer, size):
-        step = self._next_step(layer, size)
-        self._read_mail()
-        if self._mail_of(self._turn):
-            self._fail(self._where(step))
-        if step.number == 1:
-            self._look(step)
-        return step
-
-    def _make_step(self, layer, size, number):
-        return _Step(layer, size, number)
+        number = super()._begin(layer, size)
+        self._messages.receive()
+        if self._others_failed():
+            self._fail_at_first_mismatch()
+        if number == 1:
+            self._check_flag()
+        return number
 
     def _reduce(self, sent):
         received = cuda.cupy.empty_like(sent)
         self._all_reduce(sent, received)
         return received
 
-    def _look(self, step):
-        """Look at what the device had found when this was last called."""
-        if self._looking:
-            # In turns, as a device waits for ever for a rank that does not come.
+    def _check_flag(self):
+        """Fail if the flag was set when this was last called, and copy it again."""
+        if self._copy_started:
+            # Poll, as a device waits forever for a rank that does not come.
             self._wait(
-                lambda: self._event.done or self._mail_of(self._turn),
-                self._place_of(step),
-                lambda: False,
+                lambda: self._copied.done or self._others_failed(), lambda: False
             )
-            if self._seen[0] or self._mail_of(self._turn):
-                self._fail(self._where(step))
+            if self._flag_on_host[0] or self._others_failed():
+                self._fail_at_first_mismatch()
         stream = cuda.cupy.cuda.get_current_stream()
-        seen = ctypes.c_void_p(self._seen.ctypes.data)
-        self._flag.data.copy_to_host_async(seen, self._flag.nbytes, stream)
-        self._event.record(stream)
-        self._looking = True
+        target = ctypes.c_void_p(self._flag_on_host.ctypes.data)
+        self._flag.data.copy_to_host_async(target, self._flag.nbytes, stream)
+        self._copied.record(stream)
+        self._copy_started = True
 
-    def _where(self, step):
-        """Return where this rank first was not at the layer of the others.
+    def _fail_at_first_mismatch(self):
+        """Fail at the place of the first mismatch, or here if the device has none yet.
 
-        Args:
-            step: Where it is now, which is what there is to tell when the device, of
-                which another rank may have heard earlier, does not know.
+        Another rank may have read its flag earlier than this one.
         """
-        deadline = time.monotonic() + _PATIENCE_WITH_DEVICE
-        while self._looking and time.monotonic() < deadline:
-            if self._event.done:
-                found = {s.number: s for s in self._steps.values()}
-                step = found.get(int(self._seen[0]), step)
+        deadline = time.monotonic() + _SECONDS_FOR_DEVICE
+        while self._copy_started and time.monotonic() < deadline:
+            if self._copied.done:
+                for (layer, size), number in self._numbers.items():
+                    if number == self._flag_on_host[0]:
+                        self._place = self._place._replace(layer=layer, size=size)
                 break
             time.sleep(0.001)
-        return self._place_of(step)
+        self._fail()
 
 
 class StagedChannel:
-    """All-reduces by way of pinned host memory.
+    """All-reduces of vectors that are copied to pinned host memory and back.
 
     Args:
-        mpi_comm (mpi4py.MPI.Comm): All ranks.
-        channel (HostChannel): Theirs.
+        channel (HostChannel): Reduces them.
     """
 
-    def __init__(self, mpi_comm, channel):
-        self._mpi_comm = mpi_comm
+    def __init__(self, channel: HostChannel):
         self._channel = channel
         self._buffers = {}
 
-    def sum(self, vector, layer):
+    def sum(self, vector, layer: str):
         """Return the sum of the ranks' vectors."""
-        (staged,) = self._stage(vector)
-        return self._back(self._channel.sum(self._mpi_comm, staged, layer))
+        return self._to_device(self._channel.sum(self._to_host(vector), layer))
 
-    def merge(self, count, mean, m2, layer):
+    def merge(self, count: int, mean, m2, layer: str):
         """Return count, mean and M2 of the ranks' mini-batches together."""
-        staged = self._stage(mean, m2)
-        count, *moments = self._channel.merge(self._mpi_comm, count, *staged, layer)
-        merged = self._back(numpy.concatenate(moments))
+        staged = self._to_host(cuda.cupy.concatenate([mean, m2]))
+        count, *moments = self._channel.merge(count, *staged.reshape(2, -1), layer)
+        merged = self._to_device(numpy.concatenate(moments))
         return count, *merged.reshape(2, -1)
 
-    def _stage(self, *vectors):
-        """Copy vectors of one length to the host."""
-        together = vectors[0] if len(vectors) == 1 else cuda.cupy.concatenate(vectors)
-        staged = self._buffer("to the host", together.size)
-        copy_to_host(together, staged)
-        return staged.reshape(len(vectors), -1)
+    def _to_host(self, vector):
+        staged = self._buffer("to the host", vector.size)
+        copy_to_host(vector, staged)
+        return staged
 
-    def _back(self, staged):
-        # The host writes to it again only after the next copy to the host.
-        buffer = self._buffer("to the device", staged.size)
-        buffer[:] = staged
-        vector = cuda.cupy.empty(staged.size)
-        copy_to_device(buffer, vector)
-        return vector
+    def _to_device(self, vector):
+        # The next copy to the host waits for this one, so the buffer can be reused.
+        staged = self._buffer("to the device", vector.size)
+        staged[:] = vector
+        on_device = cuda.cupy.empty(vector.size)
+        copy_to_device(staged, on_device)
+        return on_device
 
     def _buffer(self, direction, size):
         key = direction, size
@@ -167,11 +150,11 @@ class StagedChannel:
         return self._buffers[key]
 
 
-def by_nccl(mpi_comm):
-    """Return an all-reduce by NCCL; the ranks call this together.
+def nccl_all_reduce(mpi_comm) -> Callable:
+    """Return an all-reduce by NCCL; all ranks call this together.
 
     Args:
-        mpi_comm (mpi4py.MPI.Comm): Ranks with a device each.
+        mpi_comm (mpi4py.MPI.Comm): Ranks, each with a device of its own.
     """
     nccl = cuda.cupy.cuda.nccl
     unique_id = nccl.get_unique_id() if mpi_comm.rank == 0 else None
@@ -180,15 +163,18 @@ def by_nccl(mpi_comm):
 
     def all_reduce(sent, received):
         communicator.allReduce(
-            *(sent.data.ptr, received.data.ptr, sent.size),
-            *(nccl.NCCL_FLOAT64, nccl.NCCL_SUM),
+            sent.data.ptr,
+            received.data.ptr,
+            sent.size,
+            nccl.NCCL_FLOAT64,
+            nccl.NCCL_SUM,
             cuda.cupy.cuda.get_current_stream().ptr,
         )
 
     return all_reduce
 
 
-def by_mpi(mpi_comm):
+def mpi_all_reduce(mpi_comm) -> Callable:
     """Return an all-reduce by an MPI library that takes addresses on the device.
 
     Args:

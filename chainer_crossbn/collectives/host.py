@@ -2,16 +2,133 @@
 
 import functools
 import time
+from collections.abc import Callable
+from typing import Optional
 
 import numpy
 
 from chainer_crossbn import kernels
-from chainer_crossbn.collectives.order import Channel, Place, tagged
-from chainer_crossbn.collectives.shared import SharedStep
+from chainer_crossbn.collectives.order import OrderedChannel, with_tags
 from chainer_crossbn.collectives.shared_memory import Slots, is_usable
 
-_MAIL_TAG = 0x4342
-_LEAST_SLOT = 4096  # numbers
+_MESSAGE_TAG = 0x4342
+_MIN_SLOT_SIZE = 4096  # numbers
+
+
+class HostChannel(OrderedChannel):
+    """All-reduces that are checked for order and limited in time.
+
+    Ranks of one node reduce in memory that they share, others by non-blocking
+    all-reduces of MPI. Pairs of moments are merged (:func:`.array_api.merge`).
+
+    Args:
+        mpi_comm (mpi4py.MPI.Comm): All ranks.
+    """
+
+    def __init__(self, mpi_comm):
+        super().__init__(mpi_comm, _MESSAGE_TAG)
+        self._observer: Optional[Callable[[float, float], None]] = None
+        self._shares_memory: Optional[bool] = None
+        self._slots: Optional[Slots] = None
+        self._mpi_buffers: dict[tuple[int, bool], _MPIBuffers] = {}
+
+    def observe(self, observer: Callable[[float, float], None]) -> None:
+        """Call a function after each all-reduce.
+
+        Args:
+            observer (callable): Takes the start and the end of the all-reduce, in
+                seconds of :func:`time.perf_counter`.
+        """
+        self._observer = observer
+
+    def sum(self, vector, layer: str):
+        """Return the sum of the ranks' vectors."""
+        return self._reduce(vector, layer, merging=False)
+
+    def merge(self, count: int, mean, m2, layer: str):
+        """Return count, mean and M2 of the ranks' mini-batches together."""
+        moments = numpy.concatenate(((count,), mean, m2))
+        merged = self._reduce(moments, layer, merging=True)
+        c = len(mean)
+        return int(merged[0]), merged[1 : 1 + c], merged[1 + c :]
+
+    def _reduce(self, vector, layer, merging):
+        started = time.perf_counter() if self._observer else None
+        number = self._begin(layer, vector.size)
+        if self._is_shared():
+            result = self._reduce_in_slots(vector, number, merging)
+        else:
+            result = self._reduce_by_mpi(vector, number, merging)
+        self._messages.receive()
+        if result is None or self._others_failed():
+            self._fail()
+        self._end()
+        if self._observer:
+            self._observer(started, time.perf_counter())
+        return result
+
+    def _is_shared(self):
+        if self._shares_memory is None:
+            self._barrier()  # what follows has no time limit
+            self._shares_memory = is_usable(self._mpi_comm)
+        return self._shares_memory
+
+    def _reduce_in_slots(self, vector, number, merging):
+        """Return the result, or None if the ranks are at different layers."""
+        if self._slots is None or self._slots.size < vector.size:
+            self._barrier()  # what follows has no time limit
+            self._slots = Slots(self._mpi_comm, max(2 * vector.size, _MIN_SLOT_SIZE))
+        slots, sequence = self._slots, self._sequence
+        slots.mine(sequence)[: vector.size] = vector
+        slots.publish(sequence, number)
+        self._wait(lambda: slots.all_published(sequence), self._others_failed)
+        vectors = slots.all(sequence, number)
+        if vectors is None:
+            return None
+        result = numpy.empty(vector.size)
+        on_host = kernels.of(result)
+        reduce_rows = on_host.merge_rows if merging else on_host.sum_rows
+        reduce_rows(vectors, result)
+        return result
+
+    def _reduce_by_mpi(self, vector, number, merging):
+        """Return the result, or None if the ranks are at different layers."""
+        key = vector.size, merging
+        if key not in self._mpi_buffers:
+            self._mpi_buffers[key] = _MPIBuffers(*key)
+        buffers = self._mpi_buffers[key]
+        buffers.sent[:] = with_tags(number, vector)
+        request = self._mpi_comm.Iallreduce(*buffers.arguments)
+        self._wait(request.Test, self._others_failed)
+        tags = buffers.received[:2].tolist()
+        if tags != [self._n_ranks * number, self._n_ranks * number**2]:
+            return None
+        return buffers.received[2:].copy()
+
+
+class _MPIBuffers:
+    """Buffers for an all-reduce of tags and a vector.
+
+    Args:
+        size (int): Length of the vector.
+        merging (bool): Whether vectors are moments that are merged, else summed.
+
+    Attributes:
+        sent: float64 array of shape (2 + size,).
+        received: Likewise.
+        arguments (tuple): Of ``Iallreduce``.
+    """
+
+    def __init__(self, size: int, merging: bool):
+        self.sent, self.received = numpy.empty((2, 2 + size))
+        self.arguments = self.sent, self.received
+        if merging:
+            datatype = _vector_type(2 + size)
+            self.arguments = (
+                [self.sent, 1, datatype],
+                [self.received, 1, datatype],
+                _merging(),
+            )
 
 
 @functools.cache
@@ -24,111 +141,14 @@ def _merging():
     def merge(a, b, datatype):
         merge_moments(numpy.frombuffer(a), numpy.frombuffer(b), 2)
 
-    # It does commute, but then Open MPI 5 may pass parts around in a ring, which
-    # crashes it where one datum is the whole vector.
+    # It is commutative. But then Open MPI 5 may reduce parts of the vector in a ring,
+    # and crashes where one datum is the whole vector.
     return MPI.Op.Create(merge, commute=False)
 
 
 @functools.cache
-def _whole(size):
-    """Return the MPI datatype of a vector that is not taken apart."""
+def _vector_type(size):
+    """Return the MPI datatype of a vector that MPI must not split."""
     from mpi4py import MPI
 
     return MPI.DOUBLE.Create_contiguous(size).Commit()
-
-
-class _MPIStep:
-    """An agreed all-reduce by MPI: its buffers, with tags in them."""
-
-    def __init__(self, layer, size, number, merging, n_ranks):
-        self.layer = layer
-        self.size = size
-        self._send, self._receive = (
-            tagged(number, numpy.zeros(size)),
-            numpy.empty(size + 2),
-        )
-        self._arguments = self._send, self._receive
-        if merging:
-            whole = _whole(size + 2)
-            self._arguments = (
-                [self._send, 1, whole],
-                [self._receive, 1, whole],
-                _merging(),
-            )
-        self._expected = float(n_ranks * number), float(n_ranks * number**2)
-
-    def start(self, mpi_comm, vector, turn):
-        """Give this rank's vector."""
-        self._send[2:] = vector
-        self.done = mpi_comm.Iallreduce(*self._arguments).Test
-
-    def result(self):
-        """Return what came out, ``None`` if a rank was at another all-reduce."""
-        received = self._receive
-        if (received[0], received[1]) != self._expected:
-            return None
-        return received[2:].copy()
-
-
-class HostChannel(Channel):
-    """All-reduces checked for order and limited in time.
-
-    Ranks of one node reduce in memory that they share, others by non-blocking
-    all-reduces of MPI. Pairs of moments are merged
-    (:func:`.array_api.merge`).
-
-    Args:
-        mpi_comm (mpi4py.MPI.Comm): All ranks.
-
-    Attributes:
-        note (callable or None): Called with the start and the end of each all-reduce,
-            in seconds of :func:`time.perf_counter`.
-    """
-
-    def __init__(self, mpi_comm):
-        super().__init__(mpi_comm, _MAIL_TAG)
-        self.note = None
-        self._shares_memory = None
-        self._slots = None
-
-    def sum(self, mpi_comm, vector, layer):
-        """Return the sum of the ranks' vectors.
-
-        ``mpi_comm`` is this channel's communicator, of which there may be several
-        Python objects.
-        """
-        return self._reduce(mpi_comm, vector, layer, merging=False)
-
-    def merge(self, mpi_comm, count, mean, m2, layer):
-        """Return count, mean and M2 of the ranks' mini-batches together."""
-        moments = numpy.concatenate(((count,), mean, m2))
-        merged = self._reduce(mpi_comm, moments, layer, merging=True)
-        c = len(mean)
-        return int(merged[0]), merged[1 : 1 + c], merged[1 + c :]
-
-    def _reduce(self, mpi_comm, vector, layer, merging):
-        started = time.perf_counter() if self.note else None
-        step = self._next_step(layer, vector.size, merging)
-        step.start(mpi_comm, vector, self._turn)
-        if not step.done():
-            place = self._place_of(step)
-            self._wait(step.done, place, lambda: self._mail_of(place.turn))
-        self._read_mail()
-        result = step.result()
-        if result is None or self._mail_of(self._turn):
-            self._fail(self._place_of(step))
-        self._end(step)
-        if self.note:
-            self.note(started, time.perf_counter())
-        return result
-
-    def _make_step(self, layer, size, number, merging):
-        if self._shares_memory is None:
-            self._wait_for_all(Place(self._turn, layer, size))
-            self._shares_memory = is_usable(self._mpi_comm)
-        if not self._shares_memory:
-            return _MPIStep(layer, size, number, merging, self._size)
-        if self._slots is None or self._slots.size < size:
-            self._wait_for_all(Place(self._turn, layer, size))
-            self._slots = Slots(self._mpi_comm, max(2 * size, _LEAST_SLOT))
-        return SharedStep(layer, size, number, merging, self._slots)

@@ -1,15 +1,15 @@
-"""How long ranks wait for each other, and how."""
+"""How ranks wait for each other, and how long."""
 
 import os
 import time
 
 DEFAULT_TIMEOUT = 300.0
 
-# Lets a rank that shares the core run.
+# Lets another rank on the same core run.
 yield_core = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
-def timeout():
+def timeout() -> float:
     """Return the time limit of a collective in seconds (``CHAINER_CROSSBN_TIMEOUT``).
 
     Raises:

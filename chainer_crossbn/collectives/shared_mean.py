@@ -1,45 +1,47 @@
-"""Averages over the ranks of a node, in memory that they share."""
+"""Average over the ranks of a node in memory that they share."""
+
+import numpy
 
 from chainer_crossbn import kernels
-from chainer_crossbn.collectives import yield_core
+from chainer_crossbn.collectives.limits import yield_core
 from chainer_crossbn.collectives.shared_memory import Slots
 from chainer_crossbn.errors import CollectiveError
 
-_MOST_READERS = 2
-# Of all blocks together: containers may have no more than 64 MB of shared memory.
+_MAX_READERS = 2
+# All blocks together. Containers often have 64 MB of shared memory.
 _SHARED_BYTES = 16 << 20
-_MOST_BLOCK_BYTES = 1 << 20
+_MAX_BLOCK_BYTES = 1 << 20
 
 
-def block_bytes(n_ranks):
-    """Return the size of the largest block that so many ranks average at once."""
-    # Of each rank there are two blocks, taken in turn.
-    return min(_MOST_BLOCK_BYTES, _SHARED_BYTES // (2 * n_ranks) // 64 * 64)
+def block_bytes(n_ranks: int) -> int:
+    """Return the size of the largest block that :class:`SharedMean` takes."""
+    # Each rank has two blocks, used alternately.
+    return min(_MAX_BLOCK_BYTES, _SHARED_BYTES // (2 * n_ranks) // 64 * 64)
 
 
 class SharedMean:
-    """Averages blocks of the ranks of a node, in memory that they share.
+    """Averages blocks over the ranks of a node in memory that they share.
 
-    Sums are in the order of the ranks, so that all get the same bits. Two ranks read
-    both blocks; of more, each averages a share and reads the other shares.
+    Sums are in the order of the ranks, so all get the same bits. Two ranks both average
+    the whole block; of more ranks, each averages a share and reads the other shares.
 
     Args:
-        mpi_comm (mpi4py.MPI.Comm): Ranks of one node, which call this together.
-        dtype (numpy.dtype): Of the blocks, float32 or float64.
+        mpi_comm (mpi4py.MPI.Comm): Ranks of one node; all call this together.
+        dtype (numpy.dtype): Dtype of the blocks, float32 or float64.
     """
 
-    def __init__(self, mpi_comm, dtype):
+    def __init__(self, mpi_comm, dtype: numpy.dtype):
         size = block_bytes(mpi_comm.size) // dtype.itemsize
         self._n_ranks, self._rank = mpi_comm.size, mpi_comm.rank
         self._blocks = Slots(mpi_comm, size, dtype)
         self._shares = None
-        if mpi_comm.size > _MOST_READERS:
+        if mpi_comm.size > _MAX_READERS:
             self._shares = Slots(mpi_comm, -(-size // mpi_comm.size), dtype)
         self._factor = dtype.type(1 / mpi_comm.size)
         self._turn = 0
 
-    def of(self, block):
-        """Average a block over the ranks, in place; all call it.
+    def average(self, block: numpy.ndarray) -> None:
+        """Average a block over the ranks in place; all call this together.
 
         Args:
             block: Contiguous array of shape (m,), of at most :func:`block_bytes`.
@@ -54,7 +56,6 @@ class SharedMean:
         if self._shares is None:
             mean_rows(blocks, self._factor, block)
             return
-        # Each rank averages a share, and reads those of all.
         size = -(-block.size // self._n_ranks)
         mine = slice(self._rank * size, min((self._rank + 1) * size, block.size))
         n_mine = max(mine.stop - mine.start, 0)
@@ -67,13 +68,13 @@ class SharedMean:
 
 
 def _all(slots, turn, size):
-    """Return what all ranks have written, when they have."""
+    """Publish this rank's array, and return those of all ranks."""
     slots.publish(turn, size)
-    while not slots.are_there(turn):
+    while not slots.all_published(turn):
         yield_core()
-    written = slots.all(turn, size)
-    if written is None:
+    arrays = slots.all(turn, size)
+    if arrays is None:
         raise CollectiveError(
             f"the ranks average different gradients: not all have a block of {size}"
         )
-    return written
+    return arrays

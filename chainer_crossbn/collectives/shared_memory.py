@@ -1,6 +1,7 @@
 """Memory that the ranks of a node share."""
 
 import os
+from typing import Optional
 
 import numpy
 
@@ -10,13 +11,14 @@ VARIABLE = "CHAINER_CROSSBN_COLLECTIVE"
 _CACHE_LINE = 64
 
 
-def is_usable(mpi_comm):
-    """Return whether all ranks of an MPI communicator share memory, and may use it.
+def is_usable(mpi_comm) -> bool:
+    """Return whether the ranks of an MPI communicator can and may share memory.
 
-    They may unless ``CHAINER_CROSSBN_COLLECTIVE`` is ``mpi``.
+    They can if they are on one node, and may unless ``CHAINER_CROSSBN_COLLECTIVE`` is
+    ``mpi``.
 
     Args:
-        mpi_comm (mpi4py.MPI.Comm): The ranks, which call this together.
+        mpi_comm (mpi4py.MPI.Comm): All ranks; all call this together.
     """
     # Imported here and below, as importing it starts MPI.
     from mpi4py import MPI
@@ -29,72 +31,71 @@ def is_usable(mpi_comm):
 
 
 class Slots:
-    """Arrays of which each rank writes its own, turn by turn, and reads all.
+    """One array per rank, which the rank writes and all ranks read, turn by turn.
 
-    Whichever rank comes last to a turn goes on at once, and none has to be scheduled
-    for another to see what is there.
+    Ranks only poll memory, so the last one to publish its array continues at once, and
+    no rank has to be scheduled for another to continue.
 
     Args:
-        mpi_comm (mpi4py.MPI.Comm): Ranks of one node, which call this together.
+        mpi_comm (mpi4py.MPI.Comm): Ranks of one node; all call this together.
         size (int): Elements of an array.
-        dtype: Their dtype.
+        dtype: Dtype of the arrays.
 
     Attributes:
-        size (int): As given.
+        size (int): As above.
     """
 
-    def __init__(self, mpi_comm, size, dtype=numpy.float64):
+    def __init__(self, mpi_comm, size: int, dtype=numpy.float64):
         from mpi4py import MPI
 
         self.size = size
         n_ranks, rank = mpi_comm.size, mpi_comm.rank
         dtype = numpy.dtype(dtype)
-        # Two arrays a rank: who writes to the first again has seen all ranks at the
-        # second, so that they have read it.
+        # Two arrays per rank, used alternately: when a rank writes one again, all ranks
+        # have published the other since, and so have read this one.
         n_bytes = -(-size * dtype.itemsize // _CACHE_LINE) * _CACHE_LINE
         n_flags = n_ranks * _CACHE_LINE
-        whole = n_flags + 2 * n_ranks * n_bytes
-        window = MPI.Win.Allocate_shared(whole * (rank == 0), 1, comm=mpi_comm)
-        memory = numpy.frombuffer(window.Shared_query(0)[0], numpy.uint8, whole)
+        total = n_flags + 2 * n_ranks * n_bytes
+        window = MPI.Win.Allocate_shared(total * (rank == 0), 1, comm=mpi_comm)
+        memory = numpy.frombuffer(window.Shared_query(0)[0], numpy.uint8, total)
         flags = memory[:n_flags].view(numpy.int64).reshape(n_ranks, -1)
         self._arrays = memory[n_flags:].view(dtype).reshape(2, n_ranks, -1)
-        # In a cache line of a rank's own: its turn, and the tokens of two turns.
+        # Per rank, in its own cache line: turns published, and tokens of two turns.
         self._turns, *self._tokens = flags.T[:3]
         self._rank = rank
         self._on_host = kernels.of(memory)
         self._turns[rank] = 0
         window.Lock_all(MPI.MODE_NOCHECK)
-        # Puts in order what is written, and read, before and after.
-        self._in_order = window.Sync
+        self._memory_barrier = window.Sync
         mpi_comm.Barrier()
 
-    def mine(self, turn):
-        """Return what this rank writes to at a turn, an array of shape (size,)."""
+    def mine(self, turn: int) -> numpy.ndarray:
+        """Return the array that this rank writes in a turn, of shape (size,)."""
         return self._arrays[turn % 2, self._rank, : self.size]
 
-    def publish(self, turn, token):
-        """Say that this rank has written.
+    def publish(self, turn: int, token: int) -> None:
+        """Let the other ranks read this rank's array.
 
         Args:
             turn (int): 0, 1, 2 and so on.
-            token (int): Tells what was written.
+            token (int): Identifies what was written.
         """
         self._tokens[turn % 2][self._rank] = token
-        self._in_order()
+        self._memory_barrier()
         self._turns[self._rank] = turn + 1
 
-    def are_there(self, turn):
-        """Return whether all ranks have said so."""
+    def all_published(self, turn: int) -> bool:
+        """Return whether all ranks have published their arrays."""
         return self._on_host.all_above(self._turns, turn)
 
-    def all(self, turn, token):
-        """Return what all ranks have written, when they have.
+    def all(self, turn: int, token: int) -> Optional[numpy.ndarray]:
+        """Return the arrays of all ranks, once all are published.
 
         Returns:
             C-contiguous array of shape (n_ranks, at least size), so that kernels are
-            compiled for one layout; ``None`` if a rank gave another token.
+            compiled for one layout; ``None`` if a rank published another token.
         """
-        self._in_order()
+        self._memory_barrier()
         if not self._on_host.all_equal(self._tokens[turn % 2], token):
             return None
         return self._arrays[turn % 2]

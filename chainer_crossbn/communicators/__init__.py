@@ -1,6 +1,7 @@
 """ChainerMN communicators."""
 
 import chainermn
+from chainermn.communicators.communicator_base import CommunicatorBase
 
 from chainer_crossbn.communicators.host import HostCommunicator
 from chainer_crossbn.communicators.staged import StagedCommunicator
@@ -10,12 +11,12 @@ __all__ = ["HostCommunicator", "StagedCommunicator", "create"]
 _OWN = {"host": HostCommunicator, "staged": StagedCommunicator}
 
 
-def create(name, mpi_comm):
-    """Create a communicator by its name.
+def create(name: str, mpi_comm) -> CommunicatorBase:
+    """Create a communicator by name.
 
     Args:
-        name (str): ``host``, ``staged``, or a name that
-            :func:`chainermn.create_communicator` knows.
+        name (str): ``host``, ``staged``, or a name for
+            :func:`chainermn.create_communicator`.
         mpi_comm (mpi4py.MPI.Comm): All ranks.
 
     Returns:

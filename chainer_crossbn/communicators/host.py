@@ -1,5 +1,6 @@
-"""ChainerMN communicators."""
+"""A communicator for gradients in host memory."""
 
+import chainer
 import numpy
 from chainermn.communicators.naive_communicator import NaiveCommunicator
 from mpi4py import MPI
@@ -11,13 +12,13 @@ _BLOCK_BYTES = 4 << 20
 
 
 class HostCommunicator(NaiveCommunicator):
-    """Averages gradients in host memory, in blocks that the cache holds.
+    """Averages gradients in host memory, in blocks that fit into the cache.
 
-    Where ChainerMN's ``naive`` makes one all-reduce for each gradient and then divides
-    it, this one puts small gradients together, and takes large ones apart, so that a
-    block is divided while it is in the cache. Ranks of one node average in memory that
-    they share, others by MPI. In all else it is ``naive``; unlike there, gradients need
-    not be C-contiguous.
+    ChainerMN's ``naive`` makes one all-reduce per gradient and then divides it. This
+    communicator packs small gradients together and splits large ones, so that a block
+    is divided while it is in the cache. Ranks of one node average in memory that they
+    share, others by MPI. Gradients need not be C-contiguous. Everything else is as in
+    ``naive``.
 
     Args:
         mpi_comm (mpi4py.MPI.Comm): All ranks.
@@ -37,7 +38,7 @@ class HostCommunicator(NaiveCommunicator):
 
         Args:
             model (chainer.Link): Has gradients of the same parameters on all ranks.
-            zero_fill (bool): Whether a parameter without a gradient takes part as 0.
+            zero_fill (bool): Whether a missing gradient counts as 0.
         """
         gradients = gradients_of(model, zero_fill)
         if not all(
@@ -46,54 +47,54 @@ class HostCommunicator(NaiveCommunicator):
             super().multi_node_mean_grad(model, zero_fill)
             return
         for dtype in (numpy.float32, numpy.float64):
-            self._mean([g for g in gradients if g.dtype == dtype], dtype)
+            self._average([g for g in gradients if g.dtype == dtype], dtype)
 
-    def _mean(self, gradients, dtype):
+    def _average(self, gradients, dtype):
         size = self._block_bytes // numpy.dtype(dtype).itemsize
         buffer = self._buffers.setdefault(dtype, numpy.empty(size, dtype))
         packed, used = [], 0
         for gradient in gradients:
             if gradient.size > size:
-                self._mean_of_large(gradient, size)
+                self._average_large(gradient, size)
                 continue
             if used + gradient.size > size:
-                self._mean_of_small(packed, buffer[:used])
+                self._average_small(packed, buffer[:used])
                 packed, used = [], 0
             packed.append(gradient)
             used += gradient.size
-        self._mean_of_small(packed, buffer[:used])
+        self._average_small(packed, buffer[:used])
 
-    def _mean_of_small(self, gradients, buffer):
+    def _average_small(self, gradients, buffer):
         if not gradients:
             return
         numpy.concatenate([g.ravel() for g in gradients], out=buffer)
-        self._mean_of_block(buffer)
+        self._average_block(buffer)
         start = 0
         for gradient in gradients:
             part = buffer[start : start + gradient.size]
             gradient[...] = part.reshape(gradient.shape)
             start += gradient.size
 
-    def _mean_of_large(self, gradient, size):
+    def _average_large(self, gradient, size):
         flat = gradient.ravel()  # a copy where it is not contiguous
         for start in range(0, flat.size, size):
-            self._mean_of_block(flat[start : start + size])
+            self._average_block(flat[start : start + size])
         if flat.base is None:
             gradient[...] = flat.reshape(gradient.shape)
 
-    def _mean_of_block(self, block):
+    def _average_block(self, block):
         if self._shared is not None:
             if block.dtype not in self._shared:
                 mean = shared_mean.SharedMean(self.mpi_comm, block.dtype)
                 self._shared[block.dtype] = mean
-            self._shared[block.dtype].of(block)
+            self._shared[block.dtype].average(block)
             return
         self.mpi_comm.Allreduce(MPI.IN_PLACE, block)
         block *= block.dtype.type(1 / self.size)
 
 
-def gradients_of(model, zero_fill):
-    """Return the gradients of a model, in an order that all ranks share."""
+def gradients_of(model: chainer.Link, zero_fill: bool) -> list:
+    """Return the gradients of a model, in the same order on all ranks."""
     pairs = sorted(model.namedparams())
     parameters = [p for _, p in pairs if p.array is not None]
     if zero_fill:

@@ -1,4 +1,4 @@
-"""A communicator for gradients on GPUs, by way of host memory."""
+"""A communicator for gradients on GPUs that averages them in host memory."""
 
 import numpy
 from chainer import backend
@@ -10,11 +10,12 @@ from chainer_crossbn.kernels.cuda.launching import copy_to_device, copy_to_host,
 
 
 class StagedCommunicator(HostCommunicator):
-    """Averages gradients that are on GPUs in pinned host memory.
+    """Averages gradients on GPUs in pinned host memory.
 
-    It needs neither NCCL, so that ranks may share a GPU, nor an MPI library that takes
-    addresses on GPUs. All gradients of a dtype cross over to the host and back at once;
-    float16 ones are averaged in float32. In all else it is :class:`HostCommunicator`.
+    It needs neither NCCL, so ranks may share a GPU, nor an MPI library that takes
+    addresses on GPUs. All gradients of a dtype are copied to the host and back at once.
+    Those in float16 are averaged in float32. Everything else is as in
+    :class:`HostCommunicator`.
 
     Args:
         mpi_comm (mpi4py.MPI.Comm): All ranks.
@@ -27,11 +28,13 @@ class StagedCommunicator(HostCommunicator):
             super().multi_node_mean_grad(model, zero_fill)
             return
         for char in "efd":
-            alike = [g for g in gradients if g.dtype.char == char]
-            if alike:
-                self._mean_by_host(alike, numpy.promote_types(char, numpy.float32))
+            same_dtype = [g for g in gradients if g.dtype.char == char]
+            if same_dtype:
+                self._average_on_host(
+                    same_dtype, numpy.promote_types(char, numpy.float32)
+                )
 
-    def _mean_by_host(self, gradients, dtype):
+    def _average_on_host(self, gradients, dtype):
         flat = cuda.cupy.concatenate([g.ravel() for g in gradients])
         flat = flat.astype(dtype, copy=False)
         key = "pinned", dtype
@@ -39,7 +42,7 @@ class StagedCommunicator(HostCommunicator):
             self._buffers[key] = pinned(flat.size, dtype)
         staged = self._buffers[key][: flat.size]
         copy_to_host(flat, staged)
-        self._mean_of_large(staged, self._block_bytes // dtype.itemsize)
+        self._average_large(staged, self._block_bytes // dtype.itemsize)
         copy_to_device(staged, flat)
         start = 0
         for gradient in gradients:
@@ -48,10 +51,10 @@ class StagedCommunicator(HostCommunicator):
             start += gradient.size
 
     def bcast_data(self, model):
-        """Give all ranks the parameters of the first.
+        """Broadcast the parameters of rank 0.
 
         Args:
-            model (chainer.Link): Has the same parameters on all ranks.
+            model (chainer.Link): Has parameters of the same shapes on all ranks.
         """
         for _, parameter in sorted(model.namedparams()):
             if parameter.array is not None:

@@ -69,10 +69,11 @@ def create_cross_bn_model(link, comm):
 
 def _cross(link, comm, path, memo):
     """Return a CrossBatchNormalization that has taken over the state of a link."""
-    cross = CrossBatchNormalization(1, comm, use_gamma=False, use_beta=False)
-    if path != "/":
-        cross.label += f" at {path}"
-    own = ("comm", "label", "_communication_backend")
+    label = None if path == "/" else f"{CrossBatchNormalization.__name__} at {path}"
+    cross = CrossBatchNormalization(
+        1, comm, use_gamma=False, use_beta=False, label=label
+    )
+    own = ("comm", "label", "_lineage", "_communication_backend")
     state = {name: value for name, value in vars(link).items() if name not in own}
     vars(cross).update(copy.deepcopy(state, memo))
     return cross

@@ -1,23 +1,20 @@
 """Batch normalization link with the statistics of all ranks."""
 
 import copy
-import itertools
-import weakref
 
 import chainer
 import chainer.functions as F
 import chainer.links as L
 import numpy
 
-from chainer_crossbn import kernels
+from chainer_crossbn import collectives, kernels
+from chainer_crossbn.collectives.layer_names import new_lineage
 from chainer_crossbn.functions._layout import check_axis, layout_of
 from chainer_crossbn.functions.cross_batch_normalization import (
     check_virtual_ranks,
     cross_batch_normalization,
     mixture,
 )
-
-_created = weakref.WeakKeyDictionary()
 
 
 class CrossBatchNormalization(L.BatchNormalization):
@@ -59,14 +56,16 @@ class CrossBatchNormalization(L.BatchNormalization):
         virtual_group_size (int): Number of consecutive virtual ranks that share
             statistics. Where there are several such groups, ``avg_mean`` and
             ``avg_var`` have an additional first axis, the groups.
+        label (str or None): Names the layer in errors and in the check that all ranks
+            reach the layers in the same order; must be equal on all ranks. Layers with
+            the same label, such as copies, are numbered when they are first used in
+            training. By default it is the name of the class.
 
     Attributes:
         comm: The communicator.
         virtual_ranks (int): As above.
         virtual_group_size (int): As above.
-        label (str): Names the layer in errors and in the check that all ranks reach
-            the layers in the same order; must be equal on all ranks. By default the
-            links of a communicator are numbered as they are made; copies keep it.
+        label (str or None): As above.
     """
 
     def __init__(
@@ -85,6 +84,7 @@ class CrossBatchNormalization(L.BatchNormalization):
         initial_avg_var=None,
         virtual_ranks=1,
         virtual_group_size=1,
+        label=None,
     ):
         check_virtual_ranks(comm, virtual_ranks, virtual_group_size)
         self.virtual_ranks = virtual_ranks
@@ -103,9 +103,8 @@ class CrossBatchNormalization(L.BatchNormalization):
             initial_avg_var=initial_avg_var,
         )
         self.comm = comm
-        self.label = type(self).__name__
-        if comm is not None:
-            self.label += f" #{next(_created.setdefault(comm, itertools.count(1)))}"
+        self.label = label
+        self._lineage = new_lineage()
 
     @property
     def n_groups(self):
@@ -136,9 +135,10 @@ class CrossBatchNormalization(L.BatchNormalization):
         """
         if not chainer.config.train:
             return self._normalize_by_running_statistics(x, relu)
+        label = self.label or type(self).__name__
         if self.comm is None:
             raise RuntimeError(
-                f"{self.label} has no communicator (pickles leave it out); "
+                f"{label} has no communicator (pickles leave it out); "
                 "set link.comm before training"
             )
         if self.avg_mean is None:
@@ -162,7 +162,7 @@ class CrossBatchNormalization(L.BatchNormalization):
             running_var=running_var,
             decay=decay,
             axis=self.axis,
-            name=self.label,
+            name=collectives.name_layer(self.comm, label, self._lineage),
             relu=relu,
             virtual_ranks=self.virtual_ranks,
             virtual_group_size=self.virtual_group_size,
@@ -206,15 +206,20 @@ class CrossBatchNormalization(L.BatchNormalization):
     def __copy__(self):
         copied = self.__class__.__new__(self.__class__)
         copied.__dict__.update(self.__dict__)
+        copied._lineage = new_lineage(self._lineage)
         return copied
 
     def __deepcopy__(self, memo):
         # A communicator holds an MPI handle: it is shared, not copied.
         memo[id(self.comm)] = self.comm
-        copied = self.__copy__()
+        copied = self.__class__.__new__(self.__class__)
         memo[id(self)] = copied
-        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        copied.__setstate__(copy.deepcopy(self.__dict__, memo))
         return copied
 
     def __getstate__(self):
         return {**self.__dict__, "comm": None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._lineage = new_lineage(self._lineage)

@@ -1,28 +1,19 @@
-"""What trains on all ranks: iterator, updater, optimizer and extensions.
+"""Training on all ranks: iterator, updater, optimizer and extensions."""
 
-Public names are imported when first used.
-"""
+from chainer_crossbn.training.extensions import EpochStatistics, GlobalEvaluator
+from chainer_crossbn.training.iterators import ShareIterator
+from chainer_crossbn.training.local_statistics import deviations
+from chainer_crossbn.training.optimizers import MomentumSGD
+from chainer_crossbn.training.running_statistics import averaged
+from chainer_crossbn.training.updaters import GlobalUpdater, prime
 
-import importlib
-
-# Public name -> the submodule that defines it.
-_EXPORTS = {
-    "EpochStatistics": "extensions",
-    "GlobalEvaluator": "extensions",
-    "GlobalUpdater": "updaters",
-    "MomentumSGD": "optimizers",
-    "ShareIterator": "iterators",
-    "averaged": "running_statistics",
-    "deviations": "local_statistics",
-    "prime": "updaters",
-}
-
-__all__ = [*_EXPORTS]
-
-
-def __getattr__(name):
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-    globals()[name] = value
-    return value
+__all__ = [
+    "EpochStatistics",
+    "GlobalEvaluator",
+    "GlobalUpdater",
+    "MomentumSGD",
+    "ShareIterator",
+    "averaged",
+    "deviations",
+    "prime",
+]

@@ -1,6 +1,7 @@
-"""Iterate over a data set that all ranks share."""
+"""Iterate over a data set that is split among the ranks."""
 
 import copy
+from collections.abc import Iterator as PythonIterator
 
 import numpy
 from chainer.dataset import Iterator
@@ -11,13 +12,13 @@ from chainer_crossbn.datasets.loading import Request
 class ShareIterator(Iterator):
     """Yields this process's share of each global mini-batch, as indices.
 
-    Every epoch has one global shuffle, the same on all ranks, cut into global batches
-    of ``batchsize`` images per rank. What is left at the end makes a last batch whose
-    shares differ by one image at most; fewer images than ranks are dropped. A process
-    that computes for several virtual ranks gets their shares, one after the other.
+    Each epoch has one global shuffle, the same on all ranks, cut into global batches
+    of ``batchsize`` images per rank. The remaining images form a last batch, whose
+    shares differ by at most one image; fewer images than ranks are dropped. A process
+    with several virtual ranks gets their shares, one after the other.
 
     Args:
-        n (int): Images of the data set; at least as many as ranks.
+        n (int): Number of images, at least as many as ranks.
         batchsize (int): Images per rank.
         rank (int): This process.
         size (int): Number of processes.
@@ -25,10 +26,18 @@ class ShareIterator(Iterator):
         virtual_ranks (int): Ranks per process.
 
     Attributes:
-        dropped (int): Images that every epoch leaves out.
+        dropped (int): Number of images that each epoch leaves out.
     """
 
-    def __init__(self, n, batchsize, rank, size, seed, virtual_ranks=1):
+    def __init__(
+        self,
+        n: int,
+        batchsize: int,
+        rank: int,
+        size: int,
+        seed: int,
+        virtual_ranks: int = 1,
+    ):
         n_ranks = size * virtual_ranks
         rest = n % (batchsize * n_ranks)
         self.dropped = rest if rest < n_ranks else 0
@@ -76,11 +85,11 @@ class ShareIterator(Iterator):
         own = shares[self._first_rank : self._first_rank + self._virtual_ranks]
         return numpy.concatenate(own), len(batch)
 
-    def coming(self):
-        """Return an iterator, without an end, of requests for what comes next.
+    def coming(self) -> PythonIterator[Request]:
+        """Return an endless iterator of requests for the next batches.
 
-        It goes on from where this iterator is now, and moves on its own. What is drawn
-        for an image depends on the seed and the epoch.
+        It starts at the current batch of this iterator, and advances independently.
+        Random numbers for an image depend on the seed and the epoch.
         """
         return _requests(copy.copy(self))
 
@@ -90,7 +99,7 @@ class ShareIterator(Iterator):
         self._position = serializer("position", self._position)
         self._previous_detail = serializer("previous_detail", self._previous_detail)
         if self._position >= self._used:
-            # On another number of ranks, which leaves out what was left of the epoch.
+            # On another number of ranks, which drops the rest of the epoch.
             self.epoch += 1
             self._position = 0
         self._order = self._shuffle()

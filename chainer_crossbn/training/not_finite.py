@@ -1,20 +1,20 @@
-"""Where in a network numbers first become infinite, or none at all."""
+"""Find the layer of a network where values first become infinite or NaN."""
 
 import chainer
 
 
-def origin(output, model):
-    """Name the layer of a forward pass behind which values are first not finite.
+def origin(output: chainer.Variable, model: chainer.Link) -> str:
+    """Return the first layer of a forward pass with an output that is not finite.
 
-    It looks at what functions keep for the backward pass, which may be over.
+    Only arrays that functions retain for the backward pass are examined.
 
     Args:
-        output (chainer.Variable): What the pass ended in, such as a loss.
-        model (chainer.Link): Its parameters give the layers their names.
+        output (chainer.Variable): Result of the pass, such as a loss.
+        model (chainer.Link): Names the layers by its parameters.
 
     Returns:
         str: Such as ``"stages/1/0/conv"``; ``"the input"`` if that is not finite; or
-        ``"the last layer"`` where nothing that was kept shows it.
+        ``"the last layer"`` if all retained arrays are finite.
     """
     names = {
         id(parameter.node): name[1:].rpartition("/")[0]
@@ -29,14 +29,14 @@ def origin(output, model):
 
 
 def _functions(output):
-    """Return the functions that made a variable, in the order of the forward pass."""
-    found, left = {}, [output.creator_node]
-    while left:
-        function = left.pop()
-        if function is not None and id(function) not in found:
-            found[id(function)] = function
-            left += [node.creator_node for node in function.inputs]
-    return sorted(found.values(), key=lambda function: function.rank)
+    """Return the functions of a forward pass, in the order of their execution."""
+    functions, pending = {}, [output.creator_node]
+    while pending:
+        function = pending.pop()
+        if function is not None and id(function) not in functions:
+            functions[id(function)] = function
+            pending += [node.creator_node for node in function.inputs]
+    return sorted(functions.values(), key=lambda function: function.rank)
 
 
 def _finite(node):
@@ -45,9 +45,9 @@ def _finite(node):
 
 
 def _layer(function, names):
-    """Name a function by the link whose parameters it, or one before it, has taken.
+    """Return the name of the link whose parameters a function, or one before it, uses.
 
-    A block that is recomputed is a link itself.
+    A recomputed block is a link itself.
     """
     while function is not None:
         if id(getattr(function, "block", None)) in names:

@@ -1,4 +1,4 @@
-"""Optimizers that are fast on CPUs."""
+"""Optimizers with a fast path on CPUs."""
 
 import chainer
 from chainer.optimizers.momentum_sgd import MomentumSGDRule
@@ -9,17 +9,19 @@ from chainer_crossbn import kernels
 class MomentumSGD(chainer.optimizers.MomentumSGD):
     """Momentum SGD with weight decay on all parameters.
 
-    The steps of :class:`chainer.optimizers.MomentumSGD` with the hook
-    :class:`chainer.optimizer_hooks.WeightDecay`, on CPUs in one pass over each
-    parameter; gradients stay as they are.
+    It makes the steps of :class:`chainer.optimizers.MomentumSGD` with the hook
+    :class:`chainer.optimizer_hooks.WeightDecay`. On CPUs it makes them in one pass over
+    each parameter, and does not change gradients.
 
     Args:
         lr (float): Learning rate.
-        momentum (float): Share of the momentum that is kept.
+        momentum (float): Factor of the momentum.
         weight_decay (float): Rate of the weight decay.
     """
 
-    def __init__(self, lr=0.01, momentum=0.9, weight_decay=0.0):
+    def __init__(
+        self, lr: float = 0.01, momentum: float = 0.9, weight_decay: float = 0.0
+    ):
         super().__init__(lr, momentum)
         self.weight_decay = weight_decay
 
@@ -33,11 +35,15 @@ class _Rule(MomentumSGDRule):
         self._weight_decay = weight_decay
 
     def update_core(self, param):
-        """Update a parameter, as Chainer's hook and rule where no kernel fits."""
+        """Update a parameter by a kernel, or by Chainer's hook and rule."""
         arrays = param.array, param.grad, self.state["v"]
         if param.grad is not None and all(_fits(v, arrays[0]) for v in arrays):
-            rates = self.hyperparam.lr, self.hyperparam.momentum, self._weight_decay
-            kernels.sgd.momentum_sgd(*arrays, *rates)
+            kernels.sgd.momentum_sgd(
+                *arrays,
+                self.hyperparam.lr,
+                self.hyperparam.momentum,
+                self._weight_decay,
+            )
             return
         if param.grad is not None and self._weight_decay:
             param.grad += self._weight_decay * param.array

@@ -1,7 +1,8 @@
-"""One set of running statistics where each rank has its own (normalBN)."""
+"""Combine the running statistics of ranks that each have their own (normalBN)."""
 
 import math
 
+import chainer
 import chainer.links as L
 import numpy
 from chainer import backend
@@ -10,32 +11,30 @@ from chainermn.links import MultiNodeBatchNormalization
 from chainer_crossbn.functions.cross_batch_normalization import mixture
 
 
-def averaged(model, comm, between=True):
+def averaged(model: chainer.Link, comm, between: bool = True) -> chainer.Link:
     """Return the model with the mean of the ranks' running statistics.
 
-    Virtual ranks count as ranks.
-
-    Where each rank keeps statistics of its own (normalBN), the mixture of the ranks'
-    distributions has the mean of the means and, as variance, the mean of
-    ``var + mean**2`` less the square of that mean. The ranks' own state stays as it is.
+    If each rank has its own statistics (normalBN), the mixture of their distributions
+    has the mean of the means and, as variance, the mean of ``var + mean**2`` minus the
+    square of that mean. Virtual ranks count as ranks. The model stays as it is.
 
     All ranks must call it together.
 
     Args:
         model (chainer.Link): Any model.
         comm: ChainerMN communicator.
-        between (bool): Whether the variance of the means between the ranks is part of
-            the variance; without it this is the mean of the variances.
+        between (bool): Whether the variance includes that of the means between the
+            ranks; without, it is the mean of the variances.
 
     Returns:
-        chainer.Link: A copy that shares the parameters, or ``model`` itself where all
-        ranks have the same statistics anyway.
+        chainer.Link: A copy that shares the parameters, or ``model`` itself if all
+        ranks have the same statistics.
     """
 
     def over_ranks(means, variances):
         mean, var = mixture(means, variances, between)
         square = var + mean * mean if between else var
-        # On the host, as MPI may not read the memory of GPUs.
+        # In host memory, as MPI may be unable to read that of GPUs.
         total = comm.allreduce(numpy.concatenate([mean, square])) / comm.size
         mean, square = numpy.split(total, 2)
         return mean, numpy.maximum(square - mean * mean, 0) if between else square
@@ -43,7 +42,7 @@ def averaged(model, comm, between=True):
     return _with_statistics(model, comm, over_ranks)
 
 
-def of_rank_zero(model, comm):
+def of_rank_zero(model: chainer.Link, comm) -> chainer.Link:
     """Return the model with the running statistics of rank 0, the first virtual one.
 
     All ranks must call it together.
@@ -62,11 +61,13 @@ def of_rank_zero(model, comm):
     return _with_statistics(model, comm, from_rank_zero)
 
 
-def _with_statistics(model, comm, take):
-    """Copy a model, with what ``take`` makes of the means and variances of a process.
+def _with_statistics(model, comm, combine):
+    """Return a copy of a model with combined running statistics.
 
-    It takes two float64 arrays of shape (groups of virtual ranks, values), and returns
-    two of shape (values,).
+    Args:
+        combine (callable): Takes means and variances of a process, two float64 arrays
+            of shape (groups of virtual ranks, values), and returns those of the copy,
+            of shape (values,).
     """
     if not any(_differs(link, comm) for link in model.links()):
         return model
@@ -74,14 +75,11 @@ def _with_statistics(model, comm, take):
     links = [link for link in copied.links() if _differs(link, comm)]
     # Links may divide the virtual ranks into different numbers of groups.
     n_groups = max(_n_groups(link) for link in links)
-    means, variances = take(
-        *(
-            numpy.concatenate(
-                [_by_group(link, name, n_groups) for link in links], axis=1
-            )
-            for name in ("avg_mean", "avg_var")
-        )
+    means, variances = (
+        numpy.concatenate([_by_group(link, name, n_groups) for link in links], axis=1)
+        for name in ("avg_mean", "avg_var")
     )
+    means, variances = combine(means, variances)
     start = 0
     for link in links:
         dtype = link.avg_mean.dtype
@@ -117,6 +115,6 @@ def _differs(link, comm):
     if comm.size == 1:
         return False
     if isinstance(link, MultiNodeBatchNormalization):
-        return True  # its running variance follows from the size of the local batch
+        return True  # its running variance depends on the size of the local batch
     group = getattr(link, "comm", None)
     return group is None or group.size != comm.size

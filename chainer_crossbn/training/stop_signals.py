@@ -7,19 +7,19 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 @contextlib.contextmanager
-def noted():
-    """Have ``SIGTERM`` and ``SIGUSR1`` noted instead of ending the process.
+def caught():
+    """Catch ``SIGTERM`` and ``SIGUSR1``, so that they don't end the process.
 
     Yields:
-        callable: Returns whether one has come.
+        callable: Returns whether one was received.
     """
-    come = []
+    received = []
     previous = {
-        number: signal.signal(number, lambda number, frame: come.append(number))
+        number: signal.signal(number, lambda number, frame: received.append(number))
         for number in _SIGNALS
     }
     try:
-        yield lambda: bool(come)
+        yield lambda: bool(received)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

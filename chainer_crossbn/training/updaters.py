@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from typing import Optional
 
 import chainer
 import chainer.functions as F
@@ -11,9 +12,10 @@ from chainer.training.updaters import StandardUpdater
 
 from chainer_crossbn.datasets import loading
 from chainer_crossbn.training import not_finite
+from chainer_crossbn.training.progress import Progress
 
 
-def as_input(images, device):
+def as_input(images, device: chainer.backend.Device):
     """Return uint8 images as floats in [0, 1] on a device.
 
     Args:
@@ -27,8 +29,8 @@ def as_input(images, device):
     return device.send(images).astype(dtype) / dtype.type(255)
 
 
-def batch_sums(logits, loss, labels):
-    """Return what adds up over batches and ranks.
+def batch_sums(logits, loss, labels) -> numpy.ndarray:
+    """Return the statistics of a batch that are summed over batches and ranks.
 
     Args:
         logits (Variable): Shape (n, n_class).
@@ -44,36 +46,36 @@ def batch_sums(logits, loss, labels):
 
 
 class GlobalUpdater(StandardUpdater):
-    """Takes steps that equal those of one rank with the whole global batch.
+    """Makes steps that equal those of one rank with the whole global batch.
 
-    The multi-node optimizer averages the processes' gradients, so each process weights
-    its mean loss by its share: n * P / N for n of N images on P processes.
+    The multi-node optimizer averages the gradients of the processes, so each process
+    weights its mean loss by its share: n * P / N for n of N images on P processes.
 
     Args:
         iterator: :class:`~chainer_crossbn.training.iterators.ShareIterator`.
         optimizer: Multi-node optimizer, set up and primed.
-        images: uint8 array of shape (n, 3, h, w), or what ``load`` takes.
+        images: uint8 array of shape (n, 3, h, w), or another argument of ``load``.
         labels: int32 array of shape (n,).
         comm: ChainerMN communicator.
         device: Chainer device.
-        load (callable): Makes mini-batches of images from what the iterator says is
-            coming: :func:`~chainer_crossbn.datasets.loading.in_memory` or a
+        load (callable): Makes mini-batches of images from the requests of the iterator:
+            :func:`~chainer_crossbn.datasets.loading.in_memory` or a
             :class:`~chainer_crossbn.datasets.loading.Loader`.
-        dropout (RankDropout or None): What the model drops units by, whose random
+        dropout (RankDropout or None): The dropout function of the model, whose random
             numbers are part of snapshots.
+        progress (Progress or None): Receives this rank's progress.
 
     Attributes:
         dropout (RankDropout or None): As given.
         sums: float64 array of shape (3,): this rank's sum of losses, number of correct
-            images and number of images since :meth:`take_sums`.
+            images and number of images since the last :meth:`take_sums`.
         train_time (float): Seconds spent in steps so far.
-        context (context manager): Steps are made in it.
+        context (context manager): Entered around each step.
         phases (tuple): When the parts of the last step began, and when it ended, in
-            seconds of :func:`time.perf_counter`: data, forward, backward, update (the
-            all-reduce of the gradients included) and the sums.
-        not_finite (str or None): Where the loss was first no finite number: the
-            iteration and the layer.
-        note_place (callable): Told in words what comes next.
+            seconds of :func:`time.perf_counter`: data, forward, backward, update (with
+            the all-reduce of the gradients) and the sums.
+        not_finite (str or None): Where the loss was first not finite: the iteration and
+            the layer.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class GlobalUpdater(StandardUpdater):
         device,
         load=loading.in_memory,
         dropout=None,
+        progress: Optional[Progress] = None,
     ):
         super().__init__(iterator, optimizer, device=device)
         self.dropout = dropout
@@ -94,11 +97,11 @@ class GlobalUpdater(StandardUpdater):
         self.context = contextlib.nullcontext()
         self.phases = (0.0,) * 6
         self.not_finite = None
-        self.note_place = lambda place: None
         self._images = images
         self._labels = labels
         self._comm = comm
         self._load = load
+        self._progress = progress or Progress()
         self._batches = None
 
     def update_core(self):
@@ -108,10 +111,10 @@ class GlobalUpdater(StandardUpdater):
     def _make_step(self):
         started = time.perf_counter()
         number = self.iteration + 1
-        self.note_place(f"the images of iteration {number}")
+        self._progress.reach(f"the images of iteration {number}")
         iterator = self.get_iterator("main")
         if self._batches is None:
-            # From where the iterator is, be it after a resume.
+            # Here, as a resume moves the iterator.
             self._batches = self._load(self._images, iterator.coming())
         indices, global_size = next(iterator)
         optimizer = self.get_optimizer("main")
@@ -120,18 +123,18 @@ class GlobalUpdater(StandardUpdater):
         labels = self.device.send(self._labels[indices])
         x = as_input(next(self._batches), self.device)
         loaded = time.perf_counter()
-        self.note_place(f"the forward and backward pass of iteration {number}")
+        self._progress.reach(f"the forward and backward pass of iteration {number}")
         logits = model(x)
         loss = F.softmax_cross_entropy(logits, labels)
         computed = time.perf_counter()
         model.cleargrads()
         (loss * (n * self._comm.size / global_size)).backward()
         for parameter in model.params():
-            # ChainerMN's naive communicator loses the sum of any other gradient.
+            # ChainerMN's naive communicator drops the sum of other gradients.
             if parameter.grad is not None and not parameter.grad.flags.c_contiguous:
                 parameter.grad = parameter.xp.ascontiguousarray(parameter.grad)
         differentiated = time.perf_counter()
-        self.note_place(f"the gradients of iteration {number}")
+        self._progress.reach(f"the gradients of iteration {number}")
         optimizer.update()
         updated = time.perf_counter()
         sums = batch_sums(logits, loss, labels)
@@ -143,8 +146,8 @@ class GlobalUpdater(StandardUpdater):
         self.train_time += ended - started
         self.phases = (started, loaded, computed, differentiated, updated, ended)
 
-    def take_sums(self):
-        """Return :attr:`sums` and start new ones."""
+    def take_sums(self) -> numpy.ndarray:
+        """Return :attr:`sums` and reset them."""
         sums, self.sums = self.sums, numpy.zeros(3)
         return sums
 
@@ -156,26 +159,26 @@ class GlobalUpdater(StandardUpdater):
             self._batches = None
 
 
-def prime(optimizer, comm):
+def prime(optimizer, comm) -> None:
     """Make the ranks' models equal, so that the optimizer's first update is a step.
 
-    ChainerMN's multi-node optimizer spends its first update on broadcasting parameters.
-    Here rank 0's parameters and persistent values (running statistics) go to all ranks.
+    ChainerMN's multi-node optimizer only broadcasts parameters in its first update.
+    This broadcasts rank 0's parameters and persistent values (running statistics).
 
     Args:
         optimizer: Multi-node optimizer, set up with an initialized model.
         comm: ChainerMN communicator.
     """
     model = optimizer.target
-    # In place, one by one: they may fill half of the memory.
+    # In place, one by one, as they may fill half of the memory.
     comm.bcast_data(model)
-    rest = comm.bcast_obj(persistent_values(model) if comm.rank == 0 else None)
-    chainer.serializers.NpzDeserializer(rest, strict=False).load(model)
+    values = comm.bcast_obj(persistent_values(model) if comm.rank == 0 else None)
+    chainer.serializers.NpzDeserializer(values, strict=False).load(model)
     optimizer.is_changed(model)
 
 
-def persistent_values(model):
-    """Return what a model keeps besides its parameters, such as running statistics.
+def persistent_values(model: chainer.Link) -> dict[str, numpy.ndarray]:
+    """Return the persistent values of a model, such as running statistics.
 
     Args:
         model (chainer.Link): Any model.

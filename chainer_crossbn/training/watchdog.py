@@ -1,9 +1,10 @@
-"""Names the rank that all others wait for, and ends a run that would wait for ever.
+"""End a run that would wait forever, and name the rank that the others wait for.
 
-MPI's collectives wait without a limit. So each rank notes the places that it comes to,
-in memory that the ranks of a machine share, which takes microseconds and no message; a
-thread looks once a second. All ranks come to the same places in the same order, so
-whoever is behind is the one that is waited for, be it stopped, hung or gone astray.
+MPI's collectives wait without a time limit. So each rank writes the places that it
+reaches to memory that the ranks of a node share, which takes microseconds and no
+message, and a thread checks it once a second. All ranks reach the same places in the
+same order, so the others wait for the rank that has reached the fewest: it is stopped,
+or hangs, or has gone elsewhere.
 """
 
 import contextlib
@@ -12,138 +13,143 @@ import mmap
 import os
 import signal
 import socket
-import struct
 import sys
 import tempfile
 import threading
 import time
 import weakref
 
-_CELL = struct.Struct("=Qdq160p")  # places so far, when it came there, PID, the place
-_LOOK_SECONDS = 1.0
+import numpy
+
+from chainer_crossbn.training.progress import Progress
+
+# Per rank: how many places it has reached, the last one in UTF-8, when it last made
+# progress, by time.monotonic, and its process.
+_STATE = numpy.dtype(
+    [("count", "i8"), ("place", "S160"), ("time", "f8"), ("pid", "i8")]
+)
+_CHECK_SECONDS = 1.0
 _PAUSE_SECONDS = 5.0
-# The collectives of batch normalization, which tell the layer, speak first.
+# The collectives of batch normalization report first, as they know the layer. Then, one
+# after the other, the ranks of a node, and last those of a node where none is behind.
 _GRACE_SECONDS = 5.0
-# Then, in turn, ranks that are not behind, and those that may not know who is.
-_TURN_SECONDS = 0.5
-_ELSEWHERE_SECONDS = 2.0
-_LAST_WORDS_SECONDS = 0.5
+_SECONDS_BETWEEN_RANKS = 0.5
+_SECONDS_FOR_OTHER_NODES = 2.0
+_SECONDS_FOR_OUTPUT = 0.5
 
 
-class Watchdog:
-    """Watches over the ranks of a machine; all ranks make and close it together.
+class Watchdog(Progress):
+    """Watches the ranks of a node; all ranks create and close it together.
 
     Args:
         world (mpi4py.MPI.Comm): All ranks.
-        node (mpi4py.MPI.Comm): Those on this machine.
-        limit (float): Seconds for which a rank may be waited for.
+        node (mpi4py.MPI.Comm): The ranks of this node.
+        limit (float): Seconds that a rank may be without progress.
+        grace (float): Further seconds until the watchdog ends the run.
     """
 
-    def __init__(self, world, node, limit):
-        self._rank = world.rank
+    def __init__(self, world, node, limit: float, grace: float = _GRACE_SECONDS):
         self._index = node.rank
         self._ranks = node.allgather(world.rank)
-        self._alone = node.size == world.size
+        self._one_node = node.size == world.size
         self._limit = limit
+        self._patience = limit + grace + _SECONDS_BETWEEN_RANKS * node.rank
         self._count = 0
         self._place = b""
-        self._table, self._file = _shared_memory(node, (node.size + 1) * _CELL.size)
-        weakref.finalize(self, os.close, self._file)  # when its thread has ended, too
+        # Of all ranks, and a byte that is set once one rank has reported.
+        size = node.size * _STATE.itemsize
+        self._memory, self._file = _shared_memory(node, size + 1)
+        self._states = numpy.frombuffer(self._memory, _STATE, node.size)
+        weakref.finalize(self, os.close, self._file)  # after its thread has ended
         self._parent = os.getppid()
         self._closed = threading.Event()
-        self.at("the start")
+        self.reach("the start")
         node.Barrier()
-        if world.size > 1:  # nobody waits for a rank alone, or starts it to end with it
+        if world.size > 1:  # a single rank waits for nobody
             threading.Thread(target=self._watch, daemon=True).start()
 
-    def at(self, place):
-        """Note that this rank has come to a place, as all others will or have.
+    def reach(self, place: str) -> None:
+        """Note that this rank has reached a place, as all other ranks do.
 
         Args:
-            place (str): What goes on there.
+            place (str): What is done there.
         """
         self._count += 1
         self._place = place.encode()
-        self.moves()
+        self.keep_alive()
 
-    def moves(self):
-        """Note that this rank has not come farther, but is getting on."""
-        _CELL.pack_into(
-            *(self._table, self._index * _CELL.size, self._count),
-            *(time.monotonic(), os.getpid(), self._place),
-        )
+    def keep_alive(self) -> None:
+        """Note that this rank makes progress at the place that it is at."""
+        state = self._count, self._place, time.monotonic(), os.getpid()
+        self._states[self._index] = state
 
-    def close(self):
-        """Watch no more."""
+    def close(self) -> None:
+        """Stop watching."""
         self._closed.set()
 
     def _watch(self):
-        looked = time.monotonic()
-        while not self._closed.wait(_LOOK_SECONDS):
-            before, looked = looked, time.monotonic()
-            if looked - before > _PAUSE_SECONDS:
-                # All were stopped, and go on.
-                self.moves()
+        checked = time.monotonic()
+        while not self._closed.wait(_CHECK_SECONDS):
+            previous, checked = checked, time.monotonic()
+            if checked - previous > _PAUSE_SECONDS:
+                # All ranks were stopped, and continue.
+                self.keep_alive()
             if os.getppid() != self._parent:
-                # Nobody is left to end it, or to hear why.
+                # The launcher is gone: nobody would end this rank, or read an error.
                 os._exit(1)
-            self._look()
+            self._check()
 
-    def _look(self):
+    def _check(self):
         now = time.monotonic()
-        cells = [
-            _CELL.unpack_from(self._table, index * _CELL.size)
-            for index in range(len(self._ranks))
-        ]
-        last = min(count for count, *_ in cells)
-        behind = [i for i, (count, *_) in enumerate(cells) if count == last]
-        all_alike = len(behind) == len(cells)
-        patience = self._limit + _GRACE_SECONDS + _TURN_SECONDS * self._index
-        if all_alike and not self._alone:
-            patience += _ELSEWHERE_SECONDS
-        # Others that wait for long do so because the last to move has stopped.
-        if now - max(since for _, since, _, _ in cells) < patience:
+        states = self._states.copy()
+        counts = states["count"]
+        behind = numpy.flatnonzero(counts == counts.min())
+        patience = self._patience
+        if len(behind) == len(states) and not self._one_node:
+            patience += _SECONDS_FOR_OTHER_NODES
+        # The others may wait for long: what counts is the last progress of any.
+        if now - states["time"].max() < patience:
             return
-        if self._speaks_first():
-            print(self._tell(cells, behind, now), file=sys.stderr, flush=True)
-            time.sleep(_LAST_WORDS_SECONDS)
-            # One that is stopped outlives what else a launcher does to it.
-            for _, _, pid, _ in cells:
+        if self._is_first():
+            print(self._describe(states, behind, now), file=sys.stderr, flush=True)
+            time.sleep(_SECONDS_FOR_OUTPUT)
+            # A launcher may not end a process that is stopped.
+            for pid in states["pid"].tolist():
                 if pid != os.getpid():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
             os._exit(1)
 
-    def _speaks_first(self):
-        """Tell whether no other rank of this machine has told what is wrong."""
+    def _is_first(self):
+        """Return whether no other rank of this node has reported the problem."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # one does so now
+        except OSError:  # another rank does so now
             return False
-        before, self._table[-1] = self._table[-1], 1
-        return not before
+        reported, self._memory[-1] = self._memory[-1], 1
+        return not reported
 
-    def _tell(self, cells, behind, now):
+    def _describe(self, states, behind, now):
         host = socket.gethostname()
-        # In the same collective as the others, it shows by nothing else.
-        behind = [i for i in behind if _is_stopped(cells[i][2])] or behind
-        told = [
-            f"rank {self._ranks[i]} (PID {pid} on {host}) has been at "
-            f"{place.decode(errors='replace')} for {now - since:.0f} s"
-            for i, (_, since, pid, place) in enumerate(cells)
-            if i in behind
+        # A stopped rank in the same collective as the others is not behind.
+        stopped = [i for i in behind if _is_stopped(states["pid"][i])]
+        behind = stopped or behind
+        places = [place.decode(errors="replace") for place in states["place"].tolist()]
+        reports = [
+            f"rank {self._ranks[i]} (PID {states['pid'][i]} on {host}) has been at "
+            f"{places[i]} for {now - states['time'][i]:.0f} s"
+            for i in behind
         ]
-        if len(behind) < len(cells):
-            farthest = max(cells)[3].decode(errors="replace")
-            told.append(f"the others wait at {farthest}")
+        if len(behind) < len(states):
+            reports.append(f"the others wait at {places[states['count'].argmax()]}")
         return (
             f"train_cifar.py: error: no progress for {self._limit:g} s "
-            f"(CHAINER_CROSSBN_TIMEOUT): {'; '.join(told)}"
+            f"(CHAINER_CROSSBN_TIMEOUT): {'; '.join(reports)}"
         )
 
 
 def _is_stopped(pid):
-    """Tell whether a process was stopped by a signal, where /proc has it."""
+    """Return whether a process is stopped by a signal, as far as /proc tells."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             # "PID (NAME) STATE ...", where NAME may hold anything.
@@ -153,7 +159,7 @@ def _is_stopped(pid):
 
 
 def _shared_memory(node, size):
-    """Return zeros that the ranks of a machine share, and their file, now nameless."""
+    """Return zeroed memory that the ranks of a node share, and its unlinked file."""
     name = None
     if node.rank == 0:
         folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

@@ -1,4 +1,4 @@
-"""The communicator for host memory beside numpy."""
+"""The communicator for host memory, compared with NumPy."""
 
 import os
 
@@ -21,7 +21,7 @@ def gradient(shape, dtype, rank, index):
     return np.asarray(state.randn(*shape)).astype(dtype)
 
 
-# Blocks have a million float32; the second is cut, and the small ones are put together.
+# Blocks have a million float32: the second gradient is split, small ones are packed.
 SHAPES = [(3,), (1300, 1000), (), (700, 1000), (700, 1000), (2, 3, 4), (0,), (1,)]
 
 
@@ -41,11 +41,11 @@ def test_gradients_are_averaged(host, dtypes):
     host.multi_node_mean_grad(model)
     for i, (shape, dtype) in enumerate(zip(SHAPES, dtypes)):
         all_ranks = [gradient(shape, dtype, rank, i) for rank in range(host.size)]
-        found = getattr(model, f"p{i}").grad
-        assert found.dtype == dtype and found.shape == shape
+        actual = getattr(model, f"p{i}").grad
+        assert actual.dtype == dtype and actual.shape == shape
         limit = {"e": 2e-3, "f": 1e-6, "d": 1e-15}[dtype]
         expected = np.mean(np.array(all_ranks, np.float64), axis=0)
-        assert np.abs(found - expected).max(initial=0) < limit
+        assert np.abs(actual - expected).max(initial=0) < limit
 
 
 @pytest.mark.parametrize("shape", [(30, 20), (1300, 1000)])
@@ -89,7 +89,7 @@ def test_a_split_communicator_is_one_too(host):
     assert np.abs(model.p0.grad - expected).max() < 1e-6
 
 
-def test_ranks_with_different_gradients_are_told(host):
+def test_ranks_with_different_gradients_get_an_error(host):
     if host.size == 1 or os.environ.get("CHAINER_CROSSBN_COLLECTIVE") == "mpi":
         return
     model = model_of("ffffffff", host.rank)

@@ -455,7 +455,6 @@ def test_copies_share_the_communicator(comm, which):
     y = link(x).array
     for copied in copies:
         assert copied.comm is comm
-        assert copied.label == link.label
         assert (copied(x).array == y).all()
 
 
@@ -749,8 +748,10 @@ def test_another_order_is_an_error_with_allreduce_alone(comm, n_rounds):
         links[1](links[0](x))
     if comm.size == 1:
         return
+    if comm.rank == 0:
+        links.reverse()
     with pytest.raises(CollectiveError, match="this one is at"):
-        links[0 if comm.rank else 1](x)
+        links[1](links[0](x))
 
 
 def test_communicators_may_share_an_mpi_communicator(comm):

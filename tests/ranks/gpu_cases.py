@@ -24,7 +24,7 @@ from chainer_crossbn import CrossBatchNormalization, communicators
 from chainer_crossbn.collectives import choice
 
 STAND_IN = hasattr(cuda.cupy, "record")
-WAY = choice.asked_for()
+WAY = choice.requested()
 
 
 @pytest.fixture(scope="module", autouse=True)

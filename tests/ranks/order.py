@@ -1,7 +1,7 @@
-"""Reach the layers in different order on the ranks; print each rank's error as JSON.
+"""Reach the layers in a different order on the last rank; print all errors as JSON.
 
-Run under mpiexec with the name of a fault and the iteration that it happens in, and
-with `gpu` where GPUs, on which errors come later, or what stands in for them are used.
+Run under mpiexec with the name of a fault and the iteration in which it occurs. With
+`gpu`, arrays are on GPUs, or on what stands in for them, and errors come later.
 """
 
 import json
@@ -23,22 +23,20 @@ from chainer_crossbn import CollectiveError, CrossBatchNormalization
 
 
 class Model(chainer.Chain):
-    """Layers of which the last rank leaves the order at fault."""
+    """Layers that the last rank passes in another order, depending on the fault."""
 
     def __init__(self, comm):
         super().__init__()
         with self.init_scope():
-            self.first = CrossBatchNormalization(4, comm)
-            self.second = CrossBatchNormalization(4, comm)
-            self.third = CrossBatchNormalization(4, comm)
-            self.wide = CrossBatchNormalization(8, comm)
-        for name, link in self.namedlinks(skipself=True):
-            link.label = name
+            self.first = CrossBatchNormalization(4, comm, label="/first")
+            self.second = CrossBatchNormalization(4, comm, label="/second")
+            self.third = CrossBatchNormalization(4, comm, label="/third")
+            self.wide = CrossBatchNormalization(8, comm, label="/wide")
 
     def forward(self, x, fault, turn):
         h = self.first(x)
         if fault in ("either", "other"):
-            # In turn, so that both are known to follow the first.
+            # Alternately, so that both orders are checked before the fault.
             return (self.second, self.third)[(turn + (fault == "other")) % 2](h)
         if fault in ("narrow or wide", "wide or narrow"):
             if (turn + (fault == "wide or narrow")) % 2:
@@ -59,7 +57,7 @@ class Model(chainer.Chain):
 
 def step(model, x, fault, turn):
     if fault == "late":
-        time.sleep(5)  # when the others have ended, last words included
+        time.sleep(5)  # until the others have raised their errors
     y = model(x, fault, turn)
     if fault == "no backward":
         return
@@ -72,14 +70,13 @@ def step(model, x, fault, turn):
 
 def main(fault, iteration, on_gpu):
     comm = chainermn.create_communicator("naive")
-    apart = MPI.COMM_WORLD.Dup()
+    separate = MPI.COMM_WORLD.Dup()
     model = Model(comm)
     model.to_device(f"@cupy:{comm.rank}" if on_gpu else "@numpy")
     model.device.use()
     state = np.random.RandomState(comm.rank)
     error = None
     usual = {"other": "either", "wide or narrow": "narrow or wide"}.get(fault)
-    # One that ends early has no iteration left to be at fault in.
     last_rank = comm.rank == comm.size - 1
     early = fault == "one iteration fewer" and last_rank
     for i in range(1, iteration + 1 - early + 2 * on_gpu):
@@ -91,16 +88,16 @@ def main(fault, iteration, on_gpu):
             error = str(caught)
             break
     if fault == "one iteration fewer":
-        # The last rank leaves before the others know.
+        # The last rank ends before the others notice.
         if not last_rank:
             print(json.dumps([error]), flush=True)
         return
-    errors = apart.gather(error)
+    errors = separate.gather(error)
     if comm.rank == 0:
         print(json.dumps(errors), flush=True)
     if on_gpu:
-        apart.Barrier()
-        os._exit(0)  # a device that waits for ever keeps MPI from ending
+        separate.Barrier()
+        os._exit(0)  # a device that waits forever keeps MPI from finalizing
 
 
 main(sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["gpu"])

@@ -1,4 +1,4 @@
-"""Runs that stop, and go on."""
+"""Runs that stop and are resumed."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def shared(tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(request, tmp_path_factory):
-    """A run that was never stopped; of normal unless told otherwise."""
+    """A run that was never stopped; of normal unless the test says otherwise."""
     bn = getattr(request, "param", "normal")
     out = Path(WORLD.bcast(str(tmp_path_factory.mktemp("whole"))))
     assert train(*FLAGS, "--bn", bn, "--out", out, "--name", "run") == 0
@@ -106,14 +106,6 @@ def test_goes_on_bit_for_bit(whole, stopped, missing, capsys):
     for key in ("elapsed_time", "train_time"):
         assert [entry[key] for entry in after] == sorted(e[key] for e in after)
         assert after[0][key] == before[0][key]
-
-
-def test_goes_on_where_all_is_large(whole, stopped, monkeypatch):
-    # As the log is after some 50 epochs.
-    monkeypatch.setattr(state, "_SMALL_BYTES", -1)
-    run = stopped(1)
-    assert train("--resume", run) == 0
-    assert result(run) == result(whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -324,8 +316,8 @@ def test_another_number_of_ranks(stopped, capsys):
         log = json.loads((run / "log").read_text())
         assert [entry["epoch"] for entry in log] == [1, 2, 3]
         assert all(np.isfinite(entry["validation/main/loss"]) for entry in log)
-        told = f"taken with {WORLD.size} ranks, and the run goes on with 1 rank: not"
-        assert (told in capsys.readouterr().err) == (WORLD.size > 1)
+        note = f"taken with {WORLD.size} ranks, and the run goes on with 1 rank: not"
+        assert (note in capsys.readouterr().err) == (WORLD.size > 1)
     WORLD.Barrier()
 
 

@@ -1,4 +1,4 @@
-"""Training over the ranks against one rank with the whole batch."""
+"""Training on all ranks, compared with one rank that has the whole batch."""
 
 import chainer
 import chainer.links as L
@@ -125,15 +125,15 @@ def test_nothing_is_averaged_where_the_ranks_agree(comm):
 def test_evaluation_counts_every_image_once(comm):
     images, labels = images_of(2 * comm.size + 1)
     model = vgg(normalizations.create("multigpu", comm))
-    found = GlobalEvaluator(model, {"validation": (images, labels)}, comm, CPU)()
+    result = GlobalEvaluator(model, {"validation": (images, labels)}, comm, CPU)()
     with chainer.using_config("train", False), chainer.no_backprop_mode():
         logits = model(images.astype("float32") / 255).array
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     loss = -log_p[np.arange(len(labels)), labels].mean()
-    assert found["validation/main/loss"] == pytest.approx(loss, rel=1e-5)
+    assert result["validation/main/loss"] == pytest.approx(loss, rel=1e-5)
     accuracy = (logits.argmax(axis=1) == labels).mean()
-    assert found["validation/main/accuracy"] == pytest.approx(accuracy)
+    assert result["validation/main/accuracy"] == pytest.approx(accuracy)
 
 
 @pytest.mark.parametrize("bn", ["normal", "multigpu"])
@@ -173,10 +173,10 @@ def test_epoch_statistics_are_over_all_ranks(comm):
     reporter = chainer.Reporter()
     with reporter.scope({}):
         EpochStatistics(comm)(Trainer)
-        seen = reporter.observation
+        observation = reporter.observation
     assert local[2] == 6 * comm.size
-    assert seen["main/loss"] == pytest.approx(local[0] / local[2])
-    assert seen["main/accuracy"] == pytest.approx(local[1] / local[2])
+    assert observation["main/loss"] == pytest.approx(local[0] / local[2])
+    assert observation["main/accuracy"] == pytest.approx(local[1] / local[2])
     assert (Trainer.updater.sums == 0).all()
 
 
@@ -188,14 +188,14 @@ def test_shares_cover_each_epoch_once(comm, left, dropped):
     assert iterator.dropped == dropped
     orders = []
     for epoch in (1, 2):
-        seen = []
+        shares = []
         while iterator.epoch < epoch:
             indices, total = next(iterator)
             assert len(indices) - total / comm.size < 1
             assert len(indices) >= 1
             assert comm.allreduce_obj(len(indices)) == total
-            seen += comm.allreduce_obj([indices.tolist()])
-        order = [i for share in seen for i in share]
+            shares += comm.allreduce_obj([indices.tolist()])
+        order = [i for share in shares for i in share]
         assert len(set(order)) == len(order) == n - dropped
         orders.append(order)
     assert orders[0] != orders[1]
@@ -214,7 +214,7 @@ def test_vgg16_has_the_layers_of_the_paper(comm):
     assert sum(p.size for p in full.params()) == 33_638_218 + 4224
 
 
-def test_what_a_trainer_keeps_survives_a_snapshot(comm):
+def test_snapshots_hold_the_state_of_updater_and_extensions(comm):
     _, updater = trained(comm, "multigpu", 12 * comm.size, 4, 2)
     saved = chainer.serializers.DictionarySerializer()
     updater.serialize(saved)

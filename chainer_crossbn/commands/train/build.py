@@ -135,7 +135,7 @@ def _build_updater(setup, optimizer, dropout):
             f"the {comm.size * args.virtual_ranks} ranks",
             flush=True,
         )
-    updater = GlobalUpdater(
+    return GlobalUpdater(
         iterator,
         optimizer,
         data.train_images,
@@ -144,9 +144,8 @@ def _build_updater(setup, optimizer, dropout):
         setup.device,
         load=setup.load,
         dropout=dropout,
+        progress=setup.watchdog,
     )
-    updater.note_place = setup.watchdog.at
-    return updater
 
 
 def _extend(trainer, setup, model):
@@ -173,10 +172,18 @@ def create_evaluator(setup: Setup, model: chainer.Chain) -> GlobalEvaluator:
         "train": (data.train_images[part], data.train_labels[part]),
         "validation": (data.test_images, data.test_labels),
     }
-    evaluator = GlobalEvaluator(model, sets, setup.comm, setup.device, setup.load)
-    evaluator.note_place = setup.watchdog.at
-    evaluator.note_moves = setup.watchdog.moves
-    return evaluator
+    return _create_evaluator(setup, model, sets)
+
+
+def _create_evaluator(setup, model, sets):
+    return GlobalEvaluator(
+        model,
+        sets,
+        setup.comm,
+        setup.device,
+        load=setup.load,
+        progress=setup.watchdog,
+    )
 
 
 def _schedule(args):
@@ -239,9 +246,7 @@ def compare_tests(model: chainer.Chain, setup: Setup) -> dict:
     results = {}
     for name, reading in readings.items():
         sets = {"test": (data.test_images, data.test_labels)}
-        evaluator = GlobalEvaluator(reading, sets, comm, setup.device, setup.load)
-        evaluator.note_moves = setup.watchdog.moves
-        values = evaluator()
+        values = _create_evaluator(setup, reading, sets)()
         results[name] = {
             quantity: values[f"test/main/{quantity}"]
             for quantity in ("loss", "accuracy")

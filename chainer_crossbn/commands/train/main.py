@@ -138,7 +138,7 @@ def _run_plan(plan, world, node, watchdog):
     comm = communicators.create(args.communicator, world)
     cores = devices.count_cores(node)
     options.complete_threads(args, max(1, cores // node.size))
-    watchdog.at("the reading of the data")
+    watchdog.reach("the reading of the data")
     index = datasets.Index(run_directory.index_of(args.out))
     data = on_rank_zero(world, lambda: prepare.load_data(args, index, watchdog))
     prepare.check_sizes(args, data, world.size * args.virtual_ranks)
@@ -159,7 +159,7 @@ def _run_plan(plan, world, node, watchdog):
         setup = Setup(args, data, load, comm, device, watchdog)
         if device.xp is numpy:
             keep_freed_memory()
-            watchdog.at("the compilation of kernels")
+            watchdog.reach("the compilation of kernels")
             _compile_kernels(world, node, watchdog)
         _train(plan, setup, index, details, reason)
 
@@ -167,16 +167,16 @@ def _run_plan(plan, world, node, watchdog):
 def _train(plan, setup, index, details, reason):
     """Train in the run directory, and write the results."""
     args, path, comm = plan.args, plan.path, setup.comm
-    setup.watchdog.at("the making of the network")
+    setup.watchdog.reach("the making of the network")
     trainer, model = build.build(setup, path)
-    with stop_signals.noted() as stop_asked:
+    with stop_signals.caught() as stop_requested:
         guard = Guard(
             path,
             comm,
             epochs=args.snapshot_interval,
             allow_nan=args.allow_nan,
-            stop_asked=stop_asked,
-            note_place=setup.watchdog.at,
+            stop_requested=stop_requested,
+            progress=setup.watchdog,
         )
         trainer.extend(guard)
         on_rank_zero(comm.mpi_comm, lambda: prepare.check_room(plan, model))
@@ -208,7 +208,7 @@ def _train(plan, setup, index, details, reason):
 
 def _write_results(plan, setup, model):
     args, path, comm = plan.args, plan.path, setup.comm
-    setup.watchdog.at("the writing of the results")
+    setup.watchdog.reach("the writing of the results")
     if not args.no_model:
         final = averaged(model, comm)
         if comm.rank == 0:
@@ -243,7 +243,7 @@ def _compile_kernels(world, node, watchdog):
     with contextlib.closing(console.CompilationProgress()) as progress:
 
         def note():
-            watchdog.moves()
+            watchdog.keep_alive()
             if world.rank == 0:
                 progress()
 

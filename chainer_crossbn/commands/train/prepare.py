@@ -56,7 +56,7 @@ def load_data(args, index, watchdog):
 
     def show(line):
         print(line, file=sys.stderr, flush=True)
-        watchdog.moves()
+        watchdog.keep_alive()
 
     data = datasets.load(
         args.dataset,

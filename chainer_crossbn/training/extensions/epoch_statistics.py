@@ -5,7 +5,7 @@ from chainer.training import extension
 
 
 class EpochStatistics(extension.Extension):
-    """Reports the training steps of an epoch over all ranks and images.
+    """Reports statistics of the training steps of an epoch, over all ranks.
 
     Reports ``main/loss`` (mean cross entropy), ``main/accuracy``, ``train_time``
     (seconds of all steps so far) and ``images_per_second`` (of all ranks, in this

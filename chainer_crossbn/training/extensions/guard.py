@@ -1,6 +1,7 @@
-"""Snapshots while a run goes on, and an orderly end where it can't."""
+"""Take snapshots of a run, and end it on all ranks at once."""
 
 import math
+from typing import Callable, Optional
 
 from chainer.training import extension
 from chainer.training.triggers import IntervalTrigger
@@ -8,46 +9,54 @@ from chainer.training.triggers import IntervalTrigger
 from chainer_crossbn.errors import Diverged, Ended
 from chainer_crossbn.runs import run_directory
 from chainer_crossbn.training.agreement import Agreement
+from chainer_crossbn.training.progress import Progress
 from chainer_crossbn.training.snapshots import state, storage
 
 _ACCURACY = "validation/main/accuracy"
 
 
 class Guard(extension.Extension):
-    """Takes snapshots; ends a run that is to stop, or has failed, on all ranks at once.
+    """Takes snapshots, and ends a run that shall stop or has failed, on all ranks.
 
-    What happens on one rank the others learn after the next iteration
-    (:class:`.Agreement`), or before a snapshot is taken, so
-    that none is taken of what has failed. Rank 0 writes snapshots; the others go on as
-    soon as they have handed over their part.
+    The other ranks know of a request or a failure on one rank after the next iteration
+    (:class:`.Agreement`), or before the next snapshot, so that no snapshot is taken of
+    a run that has failed. Rank 0 writes the snapshots; the others go on as soon as they
+    have sent their part.
 
     Args:
         path (str): Directory of the run.
         comm: ChainerMN communicator with ``mpi_comm``.
-        epochs (float): Epochs after which a snapshot is taken, again and again; 0:
-            never.
-        allow_nan (bool): Whether a run goes on when its loss is no finite number.
-        stop_asked (callable): Whether this rank has been asked to stop.
-        note_place (callable): Told in words what comes next.
+        epochs (float): A snapshot is taken every ``epochs`` epochs; 0 disables.
+        allow_nan (bool): Whether a run goes on when its loss is not finite.
+        stop_requested (callable): Returns whether this rank shall stop.
+        progress (Progress): Receives this rank's progress.
     """
 
     trigger = 1, "iteration"
     priority = -300  # after all others, as snapshots have their state
 
-    def __init__(self, path, comm, epochs, allow_nan, stop_asked, note_place):
+    def __init__(
+        self,
+        path: str,
+        comm,
+        epochs: float,
+        allow_nan: bool,
+        stop_requested: Callable[[], bool],
+        progress: Progress,
+    ):
         self._path = path
         self._comm = comm
-        # In snapshots it is there in any case, as the interval may change.
+        # Always there, as snapshots hold it and the interval may change.
         self._interval = IntervalTrigger(epochs or 1, "epoch")
         self._at_intervals = epochs > 0
         self._allow_nan = allow_nan
-        self._stop_asked = stop_asked
-        self._note_place = note_place
+        self._stop_requested = stop_requested
+        self._progress = progress
         self._agreement = Agreement(comm.mpi_comm, 2)
-        self._failure = None
+        self._failure: Optional[Ended] = None
 
     def __call__(self, trainer):
-        self._note_place(f"the end of iteration {trainer.updater.iteration}")
+        self._progress.reach(f"the end of iteration {trainer.updater.iteration}")
         due = self._interval(trainer) and self._at_intervals
         if trainer.updater.not_finite is not None and not self._allow_nan:
             self._failure = self._failure or Diverged(
@@ -56,9 +65,9 @@ class Guard(extension.Extension):
                 "stays: try a smaller --lr, or --allow-nan",
                 1,
             )
-        stop, failed = self._tell()
+        stop, failed = self._share_state()
         if due or stop or trainer.updater.is_new_epoch:
-            failed += self._agreement.hear()[1]
+            failed += self._agreement.wait()[1]
         if failed:
             self._fail()
         if due or stop:
@@ -71,21 +80,24 @@ class Guard(extension.Extension):
                 0,
             )
 
-    def settle(self):
+    def settle(self) -> None:
         """Raise :class:`Ended` if any rank has failed; all ranks call it together."""
-        self._tell()
-        if self._agreement.hear()[1]:
+        self._share_state()
+        if self._agreement.wait()[1]:
             self._fail()
 
-    def _tell(self):
-        return self._agreement.tell([self._stop_asked(), self._failure is not None])
+    def _share_state(self):
+        """Return on how many ranks a stop was requested, or something has failed."""
+        return self._agreement.share(
+            [self._stop_requested(), self._failure is not None]
+        )
 
     def _fail(self):
         failures = self._comm.mpi_comm.allgather(self._failure)
         raise next(filter(None, failures))
 
     def _take(self, trainer):
-        self._note_place(f"the snapshot of iteration {trainer.updater.iteration}")
+        self._progress.reach(f"the snapshot of iteration {trainer.updater.iteration}")
         parts = state.collect(trainer, self._comm)
         if parts is None:
             return

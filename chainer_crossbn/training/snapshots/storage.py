@@ -1,9 +1,9 @@
-"""Snapshots on disk: whole ones only, checked before use, old ones removed.
+"""Write and read snapshots: whole ones only, verified by checksums.
 
-A run keeps its snapshots in a directory of their own. Each is a directory that is named
-after its iteration, with one npz file for each part and a ``manifest.json``, written
-last, that has their sizes and checksums. It gets its name when all of it is on disk, so
-that whatever stops a run leaves the snapshots that were there as they are.
+A run keeps its snapshots in a directory of their own. Each snapshot is a directory,
+named after its iteration, with one npz file per part and a ``manifest.json`` of their
+sizes and checksums, which is written last. The directory gets its final name once all
+of it is on disk, so a run can be killed at any time without damage to its snapshots.
 """
 
 import contextlib
@@ -13,37 +13,41 @@ import os
 import re
 import shutil
 import zipfile
+from typing import Callable, Optional
 
 import numpy
 
 from chainer_crossbn.runs.files import replacing, sync_directory
 
+Arrays = dict[str, numpy.ndarray]
+
 _MANIFEST = "manifest.json"
 _NAME = re.compile(r"\d{9,}")
 _PARTIAL = ".partial"
 _KEPT = 2
-# Those kept, the most accurate, and the one that is being written.
+# The last ones, the most accurate, and the one that is being written.
 MOST = _KEPT + 2
 _CHUNK = 1 << 20
 _MANIFEST_LIMIT = 16 << 20
 
 
 class Damaged(Exception):
-    """A snapshot is not what was written; the message says what is wrong."""
+    """A snapshot differs from what was written; the message tells how."""
 
 
-def write(folder, iteration, parts, about):
+def write(folder: str, iteration: int, parts: dict[str, Arrays], about: dict) -> None:
     """Write a snapshot; then remove all but the last two and the most accurate.
 
     Args:
-        folder (str): Directory of the run's snapshots; made if need be.
-        iteration (int): Iterations made so far.
+        folder (str): Directory of the run's snapshots; created if necessary.
+        iteration (int): Iterations so far.
         parts (dict): From a name to a dict of arrays.
-        about (dict): What else the manifest tells, as JSON has it. ``accuracy`` (float
-            or None) decides which snapshot is the most accurate, the first of equals.
+        about (dict): Further content of the manifest, of JSON types. ``accuracy``
+            (float or None) decides which snapshot is the most accurate, the first of
+            equals.
 
     Raises:
-        OSError: If it can't be written. The snapshots that were there stay.
+        OSError: If it can't be written. Earlier snapshots stay.
     """
     os.makedirs(folder, exist_ok=True)
     path = _path(folder, iteration)
@@ -59,7 +63,7 @@ def write(folder, iteration, parts, about):
         manifest = {"content": content, "sha256": _digest(content)}
         with replacing(os.path.join(partial, _MANIFEST)) as file:
             file.write(json.dumps(manifest, indent=1).encode() + b"\n")
-        # There is one only where it is damaged, and the run began before it.
+        # One that is there is damaged, and the run was resumed from one before.
         _remove(path)
         os.rename(partial, path)
     except OSError:
@@ -71,7 +75,7 @@ def write(folder, iteration, parts, about):
     _prune(folder)
 
 
-def iterations(folder):
+def iterations(folder: str) -> list[int]:
     """Return the iterations of the snapshots of a run, the newest first.
 
     Args:
@@ -79,29 +83,29 @@ def iterations(folder):
     """
     try:
         names = os.listdir(folder)
-    except OSError:  # none there, or none to be read
+    except OSError:  # missing or unreadable
         return []
-    found = [
+    snapshots = [
         int(name)
         for name in names
         if _NAME.fullmatch(name)
         and os.path.lexists(os.path.join(folder, name, _MANIFEST))
     ]
-    return sorted(found, reverse=True)
+    return sorted(snapshots, reverse=True)
 
 
-def read(folder, iteration):
-    """Read a snapshot, and check every byte of it.
+def read(folder: str, iteration: int) -> tuple[dict, dict[str, Arrays]]:
+    """Read a snapshot, and verify every byte of it.
 
     Args:
         folder (str): Directory of the run's snapshots.
         iteration (int): Which one.
 
     Returns:
-        tuple: The manifest (dict), and the parts as :func:`write` got them.
+        tuple: The manifest (dict), and the parts as passed to :func:`write`.
 
     Raises:
-        Damaged: If it is not as it was written.
+        Damaged: If it differs from what was written.
     """
     path = _path(folder, iteration)
     content = _read_manifest(path)
@@ -121,21 +125,23 @@ def read(folder, iteration):
     return content, parts
 
 
-def read_newest(folder, note):
+def read_newest(
+    folder: str, warn: Callable[[str], None]
+) -> Optional[tuple[dict, dict[str, Arrays]]]:
     """Read the newest snapshot that is not damaged.
 
     Args:
         folder (str): Directory of the run's snapshots.
-        note (callable): Called with a line for each damaged one that is passed over.
+        warn (callable): Called with a line for each damaged snapshot that is skipped.
 
     Returns:
-        tuple or None: As :func:`read` returns it, None if there is none.
+        tuple or None: As from :func:`read`; None if there is no undamaged snapshot.
     """
     for iteration in iterations(folder):
         try:
             return read(folder, iteration)
         except Damaged as error:
-            note(f"snapshot {_path(folder, iteration)} is damaged and skipped: {error}")
+            warn(f"snapshot {_path(folder, iteration)} is damaged and skipped: {error}")
     return None
 
 
@@ -148,38 +154,15 @@ def _digest(content):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class _Summed:
-    """Passes on what is written; no more, so that zipfile never looks back."""
-
-    def __init__(self, file):
-        self._file = file
-        self._digest = hashlib.sha256()
-        self._size = 0
-
-    def write(self, content):
-        self._digest.update(content)
-        self._size += memoryview(content).nbytes
-        return self._file.write(content)
-
-    def flush(self):
-        self._file.flush()
-
-    def description(self):
-        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
-
-
 def _write_arrays(path, arrays):
     """Write an npz file to the disk, and return its description."""
+    if any(array.dtype.hasobject for array in arrays.values()):
+        raise ValueError("arrays of objects would be pickled")
     with open(path, "xb") as file:
-        summed = _Summed(file)
-        # As numpy.savez, which would pickle an array of objects.
-        with zipfile.ZipFile(summed, "w") as archive:
-            for key, array in arrays.items():
-                with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-                    numpy.lib.format.write_array(member, array, allow_pickle=False)
+        numpy.savez(file, **arrays)
         file.flush()
         os.fsync(file.fileno())
-    return summed.description()
+    return _describe(path)
 
 
 def _describe(path):
@@ -233,7 +216,7 @@ def _prune(folder):
 
 
 def _remove(path):
-    """Remove a snapshot, such that what is left of it at any time is not one."""
+    """Remove a snapshot, the manifest first, so that no part of it looks whole."""
     if not os.path.lexists(path):
         return
     with contextlib.suppress(FileNotFoundError):
