@@ -4,7 +4,7 @@ import hashlib
 
 import numpy
 
-from chainer_crossbn.datasets.images import DatasetError, ImageDataset, make
+from chainer_crossbn.datasets.images import DatasetError, ImageDataset, from_arrays
 from chainer_crossbn.datasets.lazy import LazyImages
 
 NAME = "synthetic"
@@ -68,7 +68,7 @@ def load(train_size=None, test_size=None, seed=0, side=SIDE):
     test_size = _checked(test_size, _TEST_SIZE, "--test-size")
     if side == SIDE:
         parts = _draw(seed, 0, train_size), _draw(seed, 1, test_size)
-        return make(NAME, _N_CLASS, *parts)
+        return from_arrays(NAME, _N_CLASS, *parts)
     if not 1 <= side <= _SIDE_LIMIT:
         raise DatasetError(
             f"--image-size: {side} pixels were asked for; of --dataset {NAME} choose "

@@ -1,0 +1,169 @@
+"""Pickles of lists, dicts, strings, numbers and NumPy arrays from untrusted files.
+
+The pickle format is a program that can import and call anything. The standard remedy,
+an allow-list in :meth:`pickle.Unpickler.find_class`, is the first of four here:
+
+* Names of NumPy resolve to stand-ins, which call and allocate nothing. The real
+  ``numpy.dtype`` and ``numpy.ndarray`` do not survive hostile arguments.
+* The unpickler is the one in Python. A few bytes make the one in C allocate gigabytes
+  for its memo, before Python 3.14.
+* Instructions that such objects do not need are unknown, and keys of dicts are short
+  strings: hashing nested tuples overflows the stack or takes exponential time.
+* The number of instructions is limited, as one byte makes an object of 64.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+
+# The longest official CIFAR batch has some 200,000 instructions, of up to 3 reads.
+_READ_LIMIT = 4_000_000
+_KEY_LIMIT = 100
+
+
+class MalformedPickle(ValueError):
+    """A pickle can't be accepted. The message is a predicate: "has no end"."""
+
+
+class DeclaredArray:
+    """A NumPy array as a pickle declares it.
+
+    Attributes:
+        state (tuple or None): What ``ndarray.__setstate__`` would take: version, shape,
+            data type, whether the order is Fortran's, and the elements as bytes or, by
+            way of :class:`str`, as Latin-1.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        self.state = None
+
+
+class DeclaredDType:
+    """A NumPy data type as a pickle declares it.
+
+    Attributes:
+        name (str or bytes): Such as ``'u1'``.
+    """
+
+    def __init__(self, name: str | bytes, *arguments: object) -> None:
+        self.name = name
+
+
+def _encode(text, encoding):
+    # Python 3 pickles bytes as a call of codecs.encode in protocol 2. Copies would add
+    # up where a pickle encodes the same text many times.
+    return text
+
+
+_STAND_INS = {
+    "numpy.core.multiarray._reconstruct": DeclaredArray,
+    "numpy._core.multiarray._reconstruct": DeclaredArray,
+    "numpy.ndarray": DeclaredArray,
+    "numpy.dtype": DeclaredDType,
+    "_codecs.encode": _encode,
+}
+
+# Names in the module pickle: what protocols 2 to 4 use for the objects named above.
+_INSTRUCTIONS = (
+    "PROTO STOP MARK BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET",
+    "GLOBAL STACK_GLOBAL REDUCE NONE NEWTRUE NEWFALSE",
+    "BININT BININT1 BININT2 LONG1 BINFLOAT BINSTRING SHORT_BINSTRING",
+    "BINBYTES SHORT_BINBYTES BINUNICODE SHORT_BINUNICODE",
+    "EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 TUPLE EMPTY_LIST APPEND APPENDS EMPTY_DICT",
+)
+
+
+def _standard_instructions():
+    names = " ".join(_INSTRUCTIONS).split()
+    codes = [getattr(pickle, name)[0] for name in names]
+    return {code: pickle._Unpickler.dispatch[code] for code in codes}
+
+
+class _Unpickler(pickle._Unpickler):
+    dispatch = _standard_instructions()
+
+    def find_class(self, module, name):
+        full_name = f"{module}.{name}"
+        if full_name not in _STAND_INS:
+            shown = full_name if full_name.isprintable() else ascii(full_name)
+            raise MalformedPickle(
+                f"asks for {shown[: 2 * _KEY_LIMIT]}, which no such file needs"
+            )
+        return _STAND_INS[full_name]
+
+    def load_build(self):
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], DeclaredArray):
+            self.stack[-1].state = state
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+    def load_setitem(self):
+        _check_key(self.stack[-2])
+        super().load_setitem()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+
+    def load_setitems(self):
+        for key in self.stack[::2]:
+            _check_key(key)
+        super().load_setitems()
+
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+
+    def load_frame(self):
+        # Frames are for reading ahead. Their contents are read as what is outside.
+        self.read(8)
+
+    dispatch[pickle.FRAME[0]] = load_frame
+
+
+def _check_key(key):
+    if not isinstance(key, (str, bytes)) or len(key) > _KEY_LIMIT:
+        raise MalformedPickle("has a key that is no short string")
+
+
+class _LimitedFile(io.BytesIO):
+    """A file in memory that can be read so many times."""
+
+    def __init__(self, content):
+        super().__init__(content)
+        self._left = _READ_LIMIT
+
+    def read(self, size=-1):
+        self._left -= 1
+        if self._left < 0:
+            raise MalformedPickle("is too long a pickle")
+        return super().read(size)
+
+
+def loads(content: bytes) -> object:
+    """Unpickle lists, dicts, strings, numbers and NumPy arrays.
+
+    Args:
+        content (bytes): The pickle, of protocol 2 to 4.
+
+    Returns:
+        object: Its content, with a :class:`DeclaredArray` for each array. Strings of
+        Python 2 are bytes.
+
+    Raises:
+        MalformedPickle: If it is damaged, or has other objects.
+    """
+    try:
+        return _Unpickler(_LimitedFile(content), encoding="bytes").load()
+    except MalformedPickle:
+        raise
+    except (
+        # What pickle._Unpickler raises on broken input.
+        pickle.UnpicklingError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        struct.error,
+    ):
+        raise MalformedPickle("is no sound pickle") from None
