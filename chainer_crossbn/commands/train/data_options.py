@@ -18,7 +18,8 @@ def add_to(group):
         metavar="PATH",
         help="CIFAR archive (cifar-10-python.tar.gz), unpacked directory, or a "
         "directory that holds either (default: Chainer's cache, else download); of "
-        "folder and imagenet the directory that has train/CLASS/* and val/CLASS/*",
+        "folder and imagenet the directory that has train/CLASS/* and val/CLASS/*, or "
+        "the lists train.txt and val.txt",
     )
     add(
         group,

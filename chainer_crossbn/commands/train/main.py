@@ -133,8 +133,7 @@ def _run(argv, world, node, watchdog):
     args.threads = args.threads or of_a_rank
     data_options.complete_threads(args, of_a_rank)
     watchdog.at("the reading of the data")
-    index = datasets.Index(run_directory.index_of(args.out))
-    data = on_rank_zero(world, lambda: prepare.load_data(args, index, watchdog))
+    data = on_rank_zero(world, lambda: prepare.load_data(args, watchdog))
     prepare.check_sizes(args, data, world.size * args.virtual_ranks)
     prepare.check_sight(args, data, world)
     details = description.describe(
@@ -147,13 +146,13 @@ def _run(argv, world, node, watchdog):
             load = Loader(args.decode_threads or 1)
             stack.callback(load.close)
             setup = Setup(args, data, load, comm, device, watchdog)
-            _train(plan, setup, node, index, details, reason)
+            _train(plan, setup, node, details, reason)
     finally:
         if world.rank == 0:
             os.close(lock)
 
 
-def _train(plan, setup, node, index, details, reason):
+def _train(plan, setup, node, details, reason):
     """Train in the run directory that is there, and write what comes out."""
     args, path, comm = plan.args, plan.path, setup.comm
     watchdog = setup.watchdog
@@ -173,7 +172,6 @@ def _train(plan, setup, node, index, details, reason):
         if plan.record is not None:
             prepare.restore(plan, trainer, comm, setup.device)
         if comm.rank == 0:
-            prepare.keep(index)
             run_directory.write_arguments(path, vars(args), details)
             print(f"device: {details['device']} ({reason})")
             print(f"run: {path}", flush=True)
