@@ -225,11 +225,6 @@ def test_other_data_set(tmp_path, given, asked):
         refused(path, match, asked)
 
 
-def test_batches_of_other_data_set(tmp_path):
-    files = dict.fromkeys(contents(), pickled(contents("cifar100"))["train"])
-    refused(write_folder(tmp_path, files), "is cifar100, not cifar10")
-
-
 def test_unreadable_file(tmp_path, monkeypatch):
     folder = write_folder(tmp_path, pickled(contents()))
     archive = write_archive(tmp_path, pickled(contents()))
@@ -648,7 +643,7 @@ def test_chainer_has_the_same_cache(cache):
 def test_download(cache, server):
     lines = []
     check(datasets.load("cifar10", progress=lines.append), contents())
-    assert lines[0].startswith("downloading cifar-10-python.tar.gz: 0 of 0 MB")
+    assert lines[0].startswith("downloading cifar-10-python.tar.gz")
     (cached,) = cache.parent.iterdir()
     assert cached.read_bytes() == server.read_bytes()
     server.unlink()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
+import itertools
 import os
 import struct
 import tarfile
@@ -25,12 +26,7 @@ from chainer_crossbn.datasets.images import (
     from_arrays,
     select,
 )
-from chainer_crossbn.datasets.unpickling import (
-    DeclaredArray,
-    DeclaredDType,
-    MalformedPickle,
-    loads,
-)
+from chainer_crossbn.datasets.unpickling import DeclaredArray, MalformedPickle, loads
 from chainer_crossbn.runs.files import replacing
 
 _MEBI = 1 << 20
@@ -40,39 +36,26 @@ _ARCHIVE_LIMIT = 512 * _MEBI
 _MEMBER_LIMIT = 1000
 
 _STALL_SECONDS = 30
-_CHUNK = 1 << 18
+_PROGRESS_MEBI = 10
 
 _PIXELS = 3 * 32 * 32
 
 
 class _Source(NamedTuple):
-    """How a data set is distributed.
-
-    Attributes:
-        name (str): Name of the data set.
-        n_class (int): Number of classes.
-        archive (str): File name of the archive.
-        md5 (str): MD5 sum of the official archive, in hexadecimal.
-        folder (str): Directory in the archive.
-        train (tuple of str): Files in the directory with the training images.
-        test (str): File with the test images.
-        labels (str): Key of the labels in each file.
-        url (str): Address of the archive.
-    """
+    """How a data set is distributed."""
 
     name: str
     n_class: int
     archive: str
-    md5: str
-    folder: str
-    train: tuple[str, ...]
-    test: str
-    labels: str
     url: str
+    md5: str  # of the archive
+    folder: str  # in the archive
+    train: tuple[str, ...]  # files in the folder
+    test: str
+    labels: str  # key of the labels in each file
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All files with images."""
         return (*self.train, self.test)
 
 
@@ -81,23 +64,23 @@ _SOURCES = {
         name="cifar10",
         n_class=10,
         archive="cifar-10-python.tar.gz",
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
         md5="c58f30108f718f92721af3b95e74349a",
         folder="cifar-10-batches-py",
         train=tuple(f"data_batch_{i}" for i in range(1, 6)),
         test="test_batch",
         labels="labels",
-        url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     ),
     "cifar100": _Source(
         name="cifar100",
         n_class=100,
         archive="cifar-100-python.tar.gz",
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
         md5="eb9058c3a382ffc7106e4002c42a8d85",
         folder="cifar-100-python",
         train=("train",),
         test="test",
         labels="fine_labels",
-        url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
     ),
 }
 
@@ -113,21 +96,7 @@ def load(
 ) -> ImageDataset:
     """Load CIFAR-10 or CIFAR-100; see :func:`chainer_crossbn.datasets.load`.
 
-    Args:
-        name (str): ``'cifar10'`` or ``'cifar100'``.
-        path (str, os.PathLike or None): Archive, unpacked directory, or a directory
-            that holds either. The default is Chainer's dataset cache, into which the
-            archive is downloaded unless it is there.
-        train_size (int or None): Number of training images. The default is all.
-        test_size (int or None): Number of test images. The default is all.
-        progress (callable or None): Called with lines on the progress of a download.
-
-    Returns:
-        ImageDataset: The images. A note tells if the MD5 sum of an archive is not the
-        official one.
-
-    Raises:
-        DatasetError: If the files are missing or damaged.
+    A note tells if the MD5 sum of an archive is not the official one.
     """
     source = _SOURCES[name]
     if path is None:
@@ -245,7 +214,7 @@ def _read_archive(source, path, advice):
         with gzip.open(path) as stream:
             limited = _LimitedReader(stream, _ARCHIVE_LIMIT, too_large)
             batches = _read_tar(source, limited, shown, advice)
-            while limited.read(_CHUNK):  # to the end, where gzip has its checksum
+            while limited.read(_MEBI):  # to the end, where gzip has its checksum
                 pass
     except DatasetError:
         raise
@@ -274,7 +243,7 @@ def _read_archive(source, path, advice):
 def _md5(path):
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as stream:
-        for chunk in iter(lambda: stream.read(_CHUNK), b""):
+        for chunk in iter(lambda: stream.read(_MEBI), b""):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -283,7 +252,7 @@ def _read_tar(source, stream, shown, advice):
     files = {f"{source.folder}/{file}": file for file in source.files}
     batches = {}
     # As a stream: all bytes pass the limit, and no header can seek back.
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK) as archive:
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=_MEBI) as archive:
         for count, member in enumerate(archive):
             if count == _MEMBER_LIMIT:
                 raise DatasetError(f"{shown} has too many members; {advice}")
@@ -339,10 +308,24 @@ def _download(source, path, progress):
         f"give {source.archive} with --data PATH, or use --dataset synthetic, which "
         "needs no files"
     )
+    digest = hashlib.md5(usedforsecurity=False)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with replacing(path) as file:
-            if _fetch(source, file, progress) != source.md5:
+        with (
+            replacing(path) as file,
+            urllib.request.urlopen(source.url, timeout=_STALL_SECONDS) as response,
+        ):
+            too_large = f"{source.url} sends too much; {advice}"
+            stream = _LimitedReader(response, _ARCHIVE_LIMIT, too_large)
+            for count in itertools.count():
+                if progress is not None and count % _PROGRESS_MEBI == 0:
+                    progress(f"downloading {source.archive}: {count} MiB")
+                chunk = stream.read(_MEBI)
+                if not chunk:
+                    break
+                file.write(chunk)
+                digest.update(chunk)
+            if digest.hexdigest() != source.md5:
                 raise DatasetError(f"{source.url} is damaged or has changed; {advice}")
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
@@ -351,27 +334,6 @@ def _download(source, path, progress):
             f"failed ({_printable(str(reason or error or type(error).__name__))}); "
             f"{advice}"
         ) from None
-
-
-def _fetch(source, file, progress):
-    """Write what a URL sends into a file; return its MD5 sum."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with urllib.request.urlopen(source.url, timeout=_STALL_SECONDS) as response:
-        length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdecimal() else None
-        step = max((total or 0) // 10, 10 * _MEBI)
-        done, next_line = 0, 0
-        too_large = f"{source.url} sends too much; use --data PATH"
-        limited = _LimitedReader(response, _ARCHIVE_LIMIT, too_large)
-        for chunk in iter(lambda: limited.read(_CHUNK), b""):
-            if progress is not None and done >= next_line:
-                of_total = f" of {total / 1e6:.0f}" if total else ""
-                progress(f"downloading {source.archive}: {done / 1e6:.0f}{of_total} MB")
-                next_line += step
-            file.write(chunk)
-            digest.update(chunk)
-            done += len(chunk)
-    return digest.hexdigest()
 
 
 def _parse_batch(source, content, shown, advice):
@@ -385,9 +347,6 @@ def _parse_batch(source, content, shown, advice):
             key if isinstance(key, str) else key.decode("latin-1"): value
             for key, value in batch.items()
         }
-        for other in _SOURCES.values():
-            if source.labels not in batch and other.labels in batch:
-                raise _wrong_data_set(source, other, shown)
         for key in ("data", source.labels):
             if key not in batch:
                 raise MalformedPickle(f"lacks {key!r}")
@@ -408,7 +367,7 @@ def _pixels(array):
     if not isinstance(state, tuple) or len(state) != 5:
         raise MalformedPickle("has no array of images")
     _, shape, dtype, fortran_order, content = state
-    if not isinstance(dtype, DeclaredDType) or dtype.name not in ("u1", "|u1", b"u1"):
+    if dtype not in ("u1", "|u1", b"u1"):
         raise MalformedPickle("has images that are not uint8")
     if isinstance(content, str):
         try:

@@ -84,23 +84,8 @@ def load(
     Class directories are numbered in the order of their names. All files below them are
     images, except hidden ones, in the order of their paths.
 
-    Args:
-        name (str): ``'folder'`` or ``'imagenet'``.
-        path (str or os.PathLike): The directory.
-        train_size (int or None): Number of training images. The default is all.
-        test_size (int or None): Number of test images. The default is all.
-        side (int): Height and width of the images after resizing and cropping.
-        skip_broken (bool): Whether to decode all files, and leave out those that can't
-            be decoded. Otherwise, no file is opened.
-        threads (int): Number of threads that decode them.
-        progress (callable or None): Called with lines on the progress.
-
-    Returns:
-        ImageDataset: Its images are :class:`FileImages`. Its checksum is that of names,
-        labels and sizes in bytes of the files.
-
-    Raises:
-        DatasetError: If files, directories or lists are missing or unusable.
+    No image is decoded, unless ``skip_broken`` asks for it. The checksum is that of
+    names, labels and sizes in bytes of the files.
     """
     if path is None:
         raise DatasetError(

@@ -31,38 +31,27 @@ class DeclaredArray:
     """A NumPy array as a pickle declares it.
 
     Attributes:
-        state (tuple or None): What ``ndarray.__setstate__`` would take: version, shape,
-            data type, whether the order is Fortran's, and the elements as bytes or, by
-            way of :class:`str`, as Latin-1.
+        state (tuple or None): The argument of ``ndarray.__setstate__``: version, shape,
+            name of the data type, whether the order is Fortran's, and the elements as
+            bytes, or as text in Latin-1.
     """
 
     def __init__(self, *arguments: object) -> None:
         self.state = None
 
 
-class DeclaredDType:
-    """A NumPy data type as a pickle declares it.
-
-    Attributes:
-        name (str or bytes): Such as ``'u1'``.
-    """
-
-    def __init__(self, name: str | bytes, *arguments: object) -> None:
-        self.name = name
-
-
-def _encode(text, encoding):
-    # Python 3 pickles bytes as a call of codecs.encode in protocol 2. Copies would add
-    # up where a pickle encodes the same text many times.
-    return text
+def _first(argument, *others):
+    return argument
 
 
 _STAND_INS = {
     "numpy.core.multiarray._reconstruct": DeclaredArray,
     "numpy._core.multiarray._reconstruct": DeclaredArray,
     "numpy.ndarray": DeclaredArray,
-    "numpy.dtype": DeclaredDType,
-    "_codecs.encode": _encode,
+    "numpy.dtype": _first,
+    # Python 3 writes bytes so in protocol 2. Encoding the same text many times would
+    # use up the memory.
+    "_codecs.encode": _first,
 }
 
 # Names in the module pickle: what protocols 2 to 4 use for the objects named above.
