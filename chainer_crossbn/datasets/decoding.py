@@ -7,19 +7,29 @@ is dropped.
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import warnings
 import zlib
 
 import numpy
-from PIL import Image, ImageOps
+from PIL import Image
 
 # Formats for pictures that Pillow reads without other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP")
 
 # Pillow warns of larger images, and refuses them from twice as many pixels.
 PIXEL_LIMIT = 89_478_485
+
+_ORIENTATION = 0x0112  # EXIF tag
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size, as long as that is this many
 # times the size to which it is then reduced; see Image.thumbnail.
@@ -108,15 +118,24 @@ def _decoded(image, side):
     factor = _REDUCING_GAP * short_side(side) / min(image.size)
     image.draft(None, tuple(-int(-length * factor // 1) for length in image.size))
     image.load()
-    # Damaged metadata do not make the pixels unusable.
-    with contextlib.suppress(*_PILLOW_ERRORS):
-        ImageOps.exif_transpose(image, in_place=True)
+    method = _transposition(image)
     if image.mode.startswith("I"):
         wide = numpy.asarray(image).astype(numpy.int32) >> 8
-        return Image.fromarray(wide.clip(0, 255).astype(numpy.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
+        image = Image.fromarray(wide.clip(0, 255).astype(numpy.uint8))
+    elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    return image if method is None else image.transpose(method)
+
+
+def _transposition(image):
+    """Return how to turn an image upright, or None if it is."""
+    # ImageOps.exif_transpose also rewrites the metadata, and fails if it can't.
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except _PILLOW_ERRORS:  # damaged metadata; the pixels need not be damaged
+        return None
+    return _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
 
 
 def _cropped(image, side, random):

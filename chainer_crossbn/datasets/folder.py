@@ -20,6 +20,7 @@ SIDE = 224
 
 _TRAIN = "train"
 _TESTS = ("val", "test")
+_CLASS_LIMIT = 1_000_000
 # Broken files that a note names.
 _NAMED = 5
 
@@ -110,33 +111,39 @@ def load(
 def _list_splits(root, side):
     """Return images and labels for training and for testing, and the class count."""
     train, test = _find(root, (_TRAIN,)), _find(root, _TESTS)
-    if os.path.isfile(train):
-        if not os.path.isfile(test):
-            raise DatasetError(f"{train} numbers the classes, so {test}.txt must, too")
-        classes = {}
-        names, labels = _read_list(train)
-        n_class = max(labels, default=-1) + 1
-        if n_class > len(names):
-            raise DatasetError(
-                f"{train} has the label {n_class - 1}, but only {len(names)} images; "
-                "labels count from 0"
-            )
-    else:
+    classes = None
+    if os.path.isdir(train):
         classes = {name: label for label, name in enumerate(_subdirectories(train))}
-        names, labels = _list_directories(train, classes)
-        n_class = len(classes)
-    splits = [_images(train, names, labels, side)]
-    if os.path.isfile(test):
-        names, labels = _read_list(test)
-        if max(labels, default=-1) >= n_class:
-            raise DatasetError(
-                f"{test} has the label {max(labels)}; those of the training images "
-                f"are 0 to {n_class - 1}"
-            )
+    images, labels = _list_split(train, classes, side)
+    n_class = int(labels.max()) + 1 if classes is None else len(classes)
+    test_images, test_labels = _list_split(test, classes, side)
+    if test_labels.max() >= n_class:
+        raise DatasetError(
+            f"{test} has the label {test_labels.max()}; those of the training images "
+            f"are 0 to {n_class - 1}"
+        )
+    return [(images, labels), (test_images, test_labels)], n_class
+
+
+def _list_split(path, classes, side):
+    """Return images and labels of a list or a directory.
+
+    ``classes`` maps class directories to labels; None: only a list can tell labels.
+    """
+    if os.path.isfile(path):
+        names, labels = _read_list(path)
+        root = os.path.dirname(path)
+    elif classes is None:
+        raise DatasetError(f"{_TRAIN}.txt needs a list for testing, too: {path}.txt")
     else:
-        names, labels = _list_directories(test, classes)
-    splits.append(_images(test, names, labels, side))
-    return splits, n_class
+        names, labels = _list_directories(path, classes)
+        root = path
+    if not names:
+        raise DatasetError(
+            f"{path} has no images; give it a directory for each class, or a list of "
+            f"images ({_TRAIN}.txt, {_TESTS[0]}.txt) in their place"
+        )
+    return FileImages(root, names, side), numpy.array(labels, numpy.int32)
 
 
 def _find(root, names):
@@ -152,16 +159,6 @@ def _find(root, names):
     )
 
 
-def _images(path, names, labels, side):
-    if not names:
-        raise DatasetError(
-            f"{path} has no images; give it a directory for each class, or a list of "
-            f"images ({_TRAIN}.txt, {_TESTS[0]}.txt) in their place"
-        )
-    root = path if os.path.isdir(path) else os.path.dirname(path)
-    return FileImages(root, names, side), numpy.array(labels, numpy.int32)
-
-
 def _read_list(path):
     """Return the paths and labels of a list."""
     names, labels = [], []
@@ -170,15 +167,16 @@ def _read_list(path):
             for line in lines:
                 # Paths may have spaces.
                 name, label = line.rsplit(maxsplit=1)
-                if not label.isdigit() or b"\0" in name:
-                    raise ValueError
+                if not label.isdigit() or int(label) >= _CLASS_LIMIT or b"\0" in name:
+                    raise ValueError(line)
                 labels.append(int(label))
                 names.append(os.fsdecode(name))
     except OSError as error:
         raise DatasetError(f"can't read {path}: {error.strerror}") from None
     except ValueError:
         raise DatasetError(
-            f"{path}: line {len(names) + 1} is not a path and the number of its class"
+            f"{path}: line {len(names) + 1} is not a path and a label from 0 to "
+            f"{_CLASS_LIMIT - 1}"
         ) from None
     return names, labels
 

@@ -3,13 +3,13 @@
 The pickle format is a program that can import and call anything. The standard remedy,
 an allow-list in :meth:`pickle.Unpickler.find_class`, is the first of four here:
 
-* Names of NumPy resolve to stand-ins, which call and allocate nothing. The real
-  ``numpy.dtype`` and ``numpy.ndarray`` do not survive hostile arguments.
-* The unpickler is the one in Python. A few bytes make the one in C allocate gigabytes
-  for its memo, before Python 3.14.
-* Instructions that such objects do not need are unknown, and keys of dicts are short
-  strings: hashing nested tuples overflows the stack or takes exponential time.
-* The number of instructions is limited, as one byte makes an object of 64.
+* Names of NumPy resolve to stand-ins, which allocate nothing. ``numpy.ndarray`` and
+  ``numpy.dtype`` do not check all that a pickle can pass to them.
+* The unpickler is Python's own implementation. The one in C may allocate gigabytes for
+  its memo when a pickle of a few bytes asks for it (CPython issue 115952).
+* Only the instructions that such objects need are known, and keys of dicts are short
+  strings: to hash nested tuples can overflow the stack or take exponential time.
+* The number of instructions is limited, because one byte can make an object of 64.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import io
 import pickle
 import struct
 
-# The longest official CIFAR batch has some 200,000 instructions, of up to 3 reads.
+# The longest official CIFAR batch has some 200,000 instructions, each of up to 3 reads.
 _READ_LIMIT = 4_000_000
 _KEY_LIMIT = 100
 
@@ -111,7 +111,7 @@ class _Unpickler(pickle._Unpickler):
 
 def _check_key(key):
     if not isinstance(key, (str, bytes)) or len(key) > _KEY_LIMIT:
-        raise MalformedPickle("has a key that is no short string")
+        raise MalformedPickle("has a key that is not a short string")
 
 
 class _LimitedFile(io.BytesIO):
@@ -124,7 +124,7 @@ class _LimitedFile(io.BytesIO):
     def read(self, size=-1):
         self._left -= 1
         if self._left < 0:
-            raise MalformedPickle("is too long a pickle")
+            raise MalformedPickle("has too many instructions")
         return super().read(size)
 
 
@@ -155,4 +155,4 @@ def loads(content: bytes) -> object:
         ValueError,
         struct.error,
     ):
-        raise MalformedPickle("is no sound pickle") from None
+        raise MalformedPickle("is not a valid pickle") from None
