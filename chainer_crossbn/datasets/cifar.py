@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
-import itertools
 import os
 import struct
 import tarfile
@@ -87,6 +86,10 @@ _SOURCES = {
 NAMES = tuple(_SOURCES)
 
 
+class _Unusable(Exception):
+    """Why files can't be used."""
+
+
 def load(
     name: str,
     path: str | os.PathLike | None = None,
@@ -100,11 +103,16 @@ def load(
     """
     source = _SOURCES[name]
     if path is None:
-        archive = _cached_archive(source, progress)
+        place = _cached_archive(source, progress)
         advice = "delete it to download it again, or use --data PATH"
-        batches, notes = _read_archive(source, archive, advice)
     else:
-        batches, notes = _read_path(source, os.fspath(path))
+        place = _locate(source, os.fspath(path))
+        advice = f"get the official {source.archive} again"
+    read = _read_folder if os.path.isdir(place) else _read_archive
+    try:
+        batches, notes = read(source, place)
+    except _Unusable as error:
+        raise DatasetError(f"{_printable(place)}: {error}; {advice}") from None
     parts = []
     for files, size, option in (
         (source.train, train_size, "--train-size"),
@@ -116,31 +124,29 @@ def load(
     return from_arrays(name, source.n_class, *parts, notes)
 
 
-def _read_path(source, path):
-    """Return the batches, a dict of images and labels per file, and notes."""
-    shown = _printable(path)
+def _printable(text):
+    """Return a path in a form that fits into a line of a message."""
+    return text if text.isprintable() else ascii(text)
+
+
+def _locate(source, path):
+    """Return the path of an archive or of an unpacked directory."""
     if os.path.isfile(path):
-        return _read_archive(source, path, f"get the official {source.archive} again")
-    if not os.path.isdir(path):
-        raise DatasetError(
-            f"there is no file or directory {shown}; --data takes {source.archive}, "
-            f"{source.folder} or a directory that holds either"
-        )
-    place = _locate(source, path)
-    if place is None:
-        for other in _SOURCES.values():
-            if _locate(other, path) is not None:
-                raise _wrong_data_set(source, other, shown)
-        raise DatasetError(
-            f"directory {shown} holds neither {source.folder} nor {source.archive}; "
-            "give --data the path of one of them"
-        )
-    if os.path.isdir(place):
-        return _read_folder(source, place), ()
-    return _read_archive(source, place, f"get the official {source.archive} again")
+        return path
+    for candidate in (source, *_SOURCES.values()):
+        place = _search(candidate, path)
+        if place is not None and candidate is not source:
+            raise _wrong_data_set(source, candidate, path)
+        if place is not None:
+            return place
+    reason = "has no images" if os.path.isdir(path) else "is no file or directory"
+    raise DatasetError(
+        f"{_printable(path)} {reason} of {source.name}; --data takes {source.archive}, "
+        f"{source.folder} or a directory that has either"
+    )
 
 
-def _locate(source, directory):
+def _search(source, directory):
     """Return the path of the batches or the archive in a directory, None without."""
     if any(os.path.isfile(os.path.join(directory, file)) for file in source.files):
         return directory
@@ -151,78 +157,62 @@ def _locate(source, directory):
     return archive if os.path.isfile(archive) else None
 
 
-def _wrong_data_set(source, other, shown):
+def _wrong_data_set(source, other, path):
     return DatasetError(
-        f"{shown} is {other.name}, not {source.name}; use --dataset {other.name} or "
-        f"the {source.name} files"
+        f"{_printable(path)} is {other.name}, not {source.name}; use --dataset "
+        f"{other.name} or the {source.name} files"
     )
 
 
-def _printable(text):
-    """Return a path in a form that fits into a line of a message."""
-    return text if text.isprintable() else ascii(text)
-
-
 def _read_folder(source, folder):
-    advice = f"unpack the official {source.archive} again"
+    """Return the batches, a dict of images and labels per file, and notes."""
     batches = {}
     for file in source.files:
-        path = os.path.join(folder, file)
-        shown = _printable(path)
         try:
-            with open(path, "rb") as stream:
+            with open(os.path.join(folder, file), "rb") as stream:
                 content = stream.read(_FILE_LIMIT + 1)
         except OSError as error:
-            raise DatasetError(
-                f"can't read {shown}: {error.strerror}; {advice}"
-            ) from None
+            raise _Unusable(f"can't read {file}: {error.strerror}") from None
         if len(content) > _FILE_LIMIT:
-            raise DatasetError(f"{shown} is too large for {source.name}; {advice}")
-        batches[file] = _parse_batch(source, content, shown, advice)
-    return batches
+            raise _Unusable(f"{file} is too large")
+        batches[file] = _parse_batch(source, file, content)
+    return batches, ()
 
 
 class _LimitedReader:
     """A stream that raises an error after a number of bytes."""
 
-    def __init__(self, stream, limit, message):
+    def __init__(self, stream, limit):
         self._stream = stream
         self._left = limit
-        self._message = message
 
     def read(self, size):
         content = self._stream.read(min(size, self._left + 1))
         self._left -= len(content)
         if self._left < 0:
-            raise DatasetError(self._message)
+            raise _Unusable("the content is too large")
         return content
 
 
-def _read_archive(source, path, advice):
+def _read_archive(source, path):
     """Return the batches, a dict of images and labels per file, and notes."""
-    shown = _printable(path)
-    too_large = f"{shown} is too large for {source.name}; {advice}"
     try:
-        if os.path.getsize(path) > _ARCHIVE_LIMIT:
-            raise DatasetError(too_large)
-        notes = ()
-        if _md5(path) != source.md5:
-            notes = (
-                f"{shown} is used, but its MD5 sum differs from that of the official "
-                f"{source.archive}",
-            )
-        with gzip.open(path) as stream:
-            limited = _LimitedReader(stream, _ARCHIVE_LIMIT, too_large)
-            batches = _read_tar(source, limited, shown, advice)
+        with open(path, "rb") as file:
+            limited = _LimitedReader(file, _ARCHIVE_LIMIT)
+            digest = hashlib.md5(usedforsecurity=False)
+            for chunk in iter(lambda: limited.read(_MEBI), b""):
+                digest.update(chunk)
+        with gzip.open(path) as file:
+            limited = _LimitedReader(file, _ARCHIVE_LIMIT)
+            batches = _read_tar(source, path, limited)
             while limited.read(_MEBI):  # to the end, where gzip has its checksum
                 pass
     except DatasetError:
         raise
     except EOFError:
-        raise DatasetError(f"{shown} is truncated; {advice}") from None
+        raise _Unusable("the archive is truncated") from None
     except OSError as error:
-        reason = error.strerror or "it is damaged, or not a gzip file"
-        raise DatasetError(f"can't read {shown}: {reason}; {advice}") from None
+        raise _Unusable(error.strerror or "damaged, or not a gzip file") from None
     except (
         # What tarfile and zlib raise on broken headers.
         tarfile.TarError,
@@ -233,110 +223,53 @@ def _read_archive(source, path, advice):
         ArithmeticError,
         RecursionError,
     ):
-        raise DatasetError(f"{shown} is not a valid tar archive; {advice}") from None
+        raise _Unusable("not a valid tar archive") from None
     for file in source.files:
         if file not in batches:
-            raise DatasetError(f"{shown} lacks {source.folder}/{file}; {advice}")
+            raise _Unusable(f"{source.folder}/{file} is missing")
+    notes = ()
+    if digest.hexdigest() != source.md5:
+        notes = (
+            f"{_printable(path)} is used, but its MD5 sum is not that of the official "
+            f"{source.archive}",
+        )
     return batches, notes
 
 
-def _md5(path):
-    digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as stream:
-        for chunk in iter(lambda: stream.read(_MEBI), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _read_tar(source, stream, shown, advice):
+def _read_tar(source, path, stream):
     files = {f"{source.folder}/{file}": file for file in source.files}
     batches = {}
     # As a stream: all bytes pass the limit, and no header can seek back.
     with tarfile.open(fileobj=stream, mode="r|", bufsize=_MEBI) as archive:
         for count, member in enumerate(archive):
             if count == _MEMBER_LIMIT:
-                raise DatasetError(f"{shown} has too many members; {advice}")
+                raise _Unusable("too many members")
             name = member.name[2:] if member.name.startswith("./") else member.name
-            shown_member = f"{_printable(name)[:200]} in {shown}"
-            reason = _refusal(member, name)
-            if reason is not None:
-                raise DatasetError(f"{shown_member} {reason}; {advice}")
+            _check_member(member, name)
             for other in _SOURCES.values():
                 if other is not source and name.split("/")[0] == other.folder:
-                    raise _wrong_data_set(source, other, shown)
+                    raise _wrong_data_set(source, other, path)
             if name not in files:
                 continue
             if not member.isreg() or files[name] in batches:
-                raise DatasetError(f"{shown_member} is not one file; {advice}")
-            content = archive.extractfile(member).read(member.size)
-            if len(content) < member.size:
-                raise DatasetError(f"{shown} is truncated; {advice}")
-            batches[files[name]] = _parse_batch(source, content, shown_member, advice)
+                raise _Unusable(f"{name} is not one file")
+            content = archive.extractfile(member).read()
+            batches[files[name]] = _parse_batch(source, name, content)
     return batches
 
 
-def _refusal(member, name):
-    """Return what no member of an official archive has, None without."""
+def _check_member(member, name):
+    """Check for what no member of an official archive has."""
+    shown = _printable(name)[:200]
     if name.startswith("/") or ".." in name.split("/"):
-        return "points outside the archive"
+        raise _Unusable(f"{shown} points outside the archive")
     if not (member.isdir() or member.isreg()) or member.issparse():
-        return "is not a plain file"
+        raise _Unusable(f"{shown} is not a plain file")
     if not 0 <= member.size <= _FILE_LIMIT:
-        return "is too large"
-    return None
+        raise _Unusable(f"{shown} is too large")
 
 
-def _cache_root():
-    """Return Chainer's dataset directory; importing Chainer takes seconds."""
-    default = os.path.join(os.path.expanduser("~"), ".chainer", "dataset")
-    return os.environ.get("CHAINER_DATASET_ROOT", default)
-
-
-def _cached_archive(source, progress):
-    """Return the path of the archive in Chainer's cache; download it if need be."""
-    # As chainer.dataset.cached_download names it.
-    url_hash = hashlib.md5(source.url.encode(), usedforsecurity=False).hexdigest()
-    path = os.path.join(_cache_root(), "_dl_cache", url_hash)
-    if not os.path.exists(path):
-        _download(source, path, progress)
-    return path
-
-
-def _download(source, path, progress):
-    """Download the archive. Several processes may do so at the same time."""
-    advice = (
-        f"give {source.archive} with --data PATH, or use --dataset synthetic, which "
-        "needs no files"
-    )
-    digest = hashlib.md5(usedforsecurity=False)
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with (
-            replacing(path) as file,
-            urllib.request.urlopen(source.url, timeout=_STALL_SECONDS) as response,
-        ):
-            too_large = f"{source.url} sends too much; {advice}"
-            stream = _LimitedReader(response, _ARCHIVE_LIMIT, too_large)
-            for count in itertools.count():
-                if progress is not None and count % _PROGRESS_MEBI == 0:
-                    progress(f"downloading {source.archive}: {count} MiB")
-                chunk = stream.read(_MEBI)
-                if not chunk:
-                    break
-                file.write(chunk)
-                digest.update(chunk)
-            if digest.hexdigest() != source.md5:
-                raise DatasetError(f"{source.url} is damaged or has changed; {advice}")
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
-        raise DatasetError(
-            f"{source.name} is not in {_printable(_cache_root())}, and its download "
-            f"failed ({_printable(str(reason or error or type(error).__name__))}); "
-            f"{advice}"
-        ) from None
-
-
-def _parse_batch(source, content, shown, advice):
+def _parse_batch(source, file, content):
     """Return images, uint8 of shape (N, 3072), and labels, int32, of one file."""
     try:
         batch = loads(content)
@@ -358,11 +291,12 @@ def _parse_batch(source, content, shown, advice):
             if type(label) is not int or not 0 <= label < source.n_class:
                 raise MalformedPickle(f"has labels out of 0 to {source.n_class - 1}")
     except MalformedPickle as error:
-        raise DatasetError(f"{shown} {error}; {advice}") from None
+        raise _Unusable(f"{file} {error}") from None
     return images, numpy.array(labels, numpy.int32)
 
 
 def _pixels(array):
+    """Return the images of an array, uint8 of shape (N, 3072)."""
     state = array.state if isinstance(array, DeclaredArray) else None
     if not isinstance(state, tuple) or len(state) != 5:
         raise MalformedPickle("has no array of images")
@@ -379,3 +313,41 @@ def _pixels(array):
     if not n or shape != (n, _PIXELS) or len(content) != n * _PIXELS or fortran_order:
         raise MalformedPickle(f"has no images of shape (N, {_PIXELS})")
     return numpy.frombuffer(content, numpy.uint8).reshape(n, _PIXELS)
+
+
+def _cached_archive(source, progress):
+    """Return the path of the archive in Chainer's cache; download it if need be."""
+    # Named as by chainer.dataset.cached_download. Importing Chainer would take seconds.
+    default = os.path.join(os.path.expanduser("~"), ".chainer", "dataset")
+    root = os.environ.get("CHAINER_DATASET_ROOT", default)
+    url_hash = hashlib.md5(source.url.encode(), usedforsecurity=False).hexdigest()
+    path = os.path.join(root, "_dl_cache", url_hash)
+    if os.path.exists(path):
+        return path
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with replacing(path) as file:
+            _download(source, file, progress)
+    except (_Unusable, OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
+        raise DatasetError(
+            f"{source.name} is not in {_printable(root)}, and its download failed "
+            f"({_printable(str(reason or error or type(error).__name__))}); give "
+            f"{source.archive} with --data PATH, or use --dataset synthetic, which "
+            "needs no files"
+        ) from None
+    return path
+
+
+def _download(source, file, progress):
+    digest = hashlib.md5(usedforsecurity=False)
+    with urllib.request.urlopen(source.url, timeout=_STALL_SECONDS) as response:
+        limited = _LimitedReader(response, _ARCHIVE_LIMIT)
+        chunks = iter(lambda: limited.read(_MEBI), b"")
+        for count, chunk in enumerate(chunks):
+            if progress is not None and count % _PROGRESS_MEBI == 0:
+                progress(f"downloading {source.archive}: {count} MiB")
+            file.write(chunk)
+            digest.update(chunk)
+    if digest.hexdigest() != source.md5:
+        raise _Unusable(f"{source.url} is damaged or has changed")
