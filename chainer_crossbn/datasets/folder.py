@@ -103,13 +103,13 @@ def load(
     for (images, labels), (size, option) in zip(splits, options):
         chosen = select(labels, size, n_class, option)
         images, labels = images[chosen], labels[chosen]
-        _add(checksum, images, labels)
+        _update(checksum, images, labels)
         parts += [images, labels]
     return ImageDataset(name, n_class, *parts, checksum.hexdigest(), notes)
 
 
 def _list_splits(root, side):
-    """Return images and labels for training and for testing, and the class count."""
+    """Return images and labels of both splits, and the number of classes."""
     train, test = _find(root, (_TRAIN,)), _find(root, _TESTS)
     classes = None
     if os.path.isdir(train):
@@ -128,7 +128,8 @@ def _list_splits(root, side):
 def _list_split(path, classes, side):
     """Return images and labels of a list or a directory.
 
-    ``classes`` maps class directories to labels; None: only a list can tell labels.
+    ``classes`` maps class directories to labels. It is None if the training images are
+    in a list.
     """
     if os.path.isfile(path):
         names, labels = _read_list(path)
@@ -199,19 +200,19 @@ def _list_directories(path, classes):
             raise DatasetError(
                 f"{path} has the class {name}, which the training images lack"
             )
-        files = []
-        folder = os.path.join(path, name)
-        for below, folders, here in os.walk(folder, onerror=_raise, followlinks=True):
-            folders[:] = [f for f in folders if not f.startswith(".")]
-            prefix = below[len(path) + 1 :]
-            files += [f"{prefix}/{file}" for file in here if not file.startswith(".")]
-        names += sorted(files)
-        labels += [classes[name]] * len(files)
+        members = []
+        top = os.path.join(path, name)
+        for folder, subfolders, files in os.walk(top, onerror=_raise, followlinks=True):
+            subfolders[:] = [f for f in subfolders if not f.startswith(".")]
+            prefix = folder[len(path) + 1 :]
+            members += [f"{prefix}/{f}" for f in files if not f.startswith(".")]
+        names += sorted(members)
+        labels += [classes[name]] * len(members)
     return names, labels
 
 
 def _without_broken(splits, threads, progress):
-    """Return the splits without broken files, and notes that name these."""
+    """Return the splits without broken files, and a note that names these."""
     sound, broken = [], []
     for images, labels in splits:
         reasons = _check(images, threads, progress)
@@ -249,7 +250,7 @@ def _check(images, threads, progress):
     return reasons
 
 
-def _add(checksum, images, labels):
+def _update(checksum, images, labels):
     # The number of images separates the two parts.
     checksum.update(b"%d\n" % len(labels))
     for index, label in enumerate(labels.tolist()):
