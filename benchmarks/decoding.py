@@ -1,11 +1,11 @@
-"""Images that threads make in a second, beside those that a training step takes.
+"""Images per second that threads decode or draw, and that a training step takes.
 
     python benchmarks/decoding.py [--threads 1 2 4] [--data DIR]
 
-Without DIR it writes 64 JPEG files of 500 x 375 pixels, about what ImageNet's are, of
-smooth random colours with noise; with DIR, which has train/, it reads 256 of the files
-there. They are read again and again, so what is measured is not the disk. A step is
-that of VGG16 with multigpuBN in full width, on one rank with 2 images.
+Without DIR, it writes 64 JPEG files of 500 x 375 pixels, like those of ImageNet, with
+smooth random colours and noise. With DIR, it reads the first 256 training images there.
+Files are read repeatedly, so that the disk is not measured. The training step is that
+of VGG16 with multigpuBN in full width, on one rank with 2 images.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def write_images(root):
 
 
 def rate(images, threads, seconds):
-    """Return images made in a second."""
+    """Return the number of images that a loader makes per second."""
     loader = Loader(threads)
     state = np.random.RandomState(0)
 
@@ -61,14 +61,14 @@ def rate(images, threads, seconds):
     n = 0
     while time.perf_counter() < started + seconds:
         n += len(next(batches))
-    found = n / (time.perf_counter() - started)
+    elapsed = time.perf_counter() - started
     batches.close()
     loader.close()
-    return found
+    return n / elapsed
 
 
 def step_rate(side, steps):
-    """Return images that a training step takes in a second, the median of some."""
+    """Return the number of images that training steps take per second, a median."""
     comm = chainermn.create_communicator("naive")
     model = VGG16(
         N_CLASS, normalizations.create("multigpu", comm), dropout=0, image_size=side
@@ -81,7 +81,10 @@ def step_rate(side, steps):
     prime(optimizer, comm)
     updater = GlobalUpdater(
         ShareIterator(STEP_BATCH, STEP_BATCH, 0, 1, 0),
-        *(optimizer, images, np.arange(STEP_BATCH, dtype=np.int32), comm),
+        optimizer,
+        images,
+        np.arange(STEP_BATCH, dtype=np.int32),
+        comm,
         chainer.get_device("@numpy"),
     )
     times = []
@@ -113,8 +116,8 @@ def main():
                     f"{rate(drawn, threads, args.seconds):.0f} drawn",
                     flush=True,
                 )
-            taken = step_rate(side, args.steps)
-            print(f"{side} x {side}: a step takes {taken:.2f} images/s", flush=True)
+            trained = step_rate(side, args.steps)
+            print(f"{side} x {side}: {trained:.2f} images/s trained", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Directories of image files to read."""
+"""Directories of image files for tests."""
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,7 @@ def picture(width, height, seed):
 
 
 def write(root, parts, classes=("ant", "bee", "cat")):
-    """Write ``n`` images for each class of each part; ``parts`` is a dict to n."""
+    """Write images for each class; ``parts`` maps a split to their number per class."""
     for p, (part, n) in enumerate(parts.items()):
         for c, name in enumerate(classes):
             folder = root / part / name
@@ -27,6 +27,6 @@ def write(root, parts, classes=("ant", "bee", "cat")):
 
 
 def truncate(path, left=0.9):
-    """Take away the end of a file."""
+    """Cut off the end of a file."""
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * left)])

@@ -1,3 +1,5 @@
+"""CIFAR-10 and CIFAR-100 from sound, broken and hostile files."""
+
 import gzip
 import hashlib
 import http.server
@@ -9,12 +11,13 @@ import subprocess
 import sys
 import tarfile
 import threading
+import tracemalloc
 
 import numpy
 import pytest
 
 from chainer_crossbn import datasets
-from chainer_crossbn.datasets import cifar
+from chainer_crossbn.datasets import cifar, unpickling
 
 FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
@@ -53,7 +56,7 @@ def batch(seed, n=4, n_class=10, labels=b"labels"):
 
 
 def contents(name="cifar10"):
-    """Return what the files of a small data set hold."""
+    """Return the contents of the files of a small data set."""
     if name == "cifar10":
         return {
             file: batch(i, n=3 + i) for i, file in enumerate([*BATCHES, "test_batch"])
@@ -109,18 +112,18 @@ def check(data, values, name="cifar10"):
 
 
 def refused(path, match, name="cifar10"):
-    with pytest.raises(datasets.DatasetError, match=match) as caught:
+    """Check that loading fails with one line that says why, and what to do."""
+    with pytest.raises(datasets.DatasetError, match=match) as raised:
         datasets.load(name, path)
-    message = str(caught.value)
-    assert message.isprintable()
-    assert "; " in message  # what is wrong; what to do
+    assert str(raised.value).isprintable()
+    assert "; " in str(raised.value)
 
 
 # Sound files
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_every_form_gives_the_same(tmp_path, name):
+def test_archives_and_folders_have_equal_images(tmp_path, name):
     values = contents(name)
     folder = write_folder(tmp_path / "unpacked", pickled(values), name)
     archive = write_archive(tmp_path / "packed", pickled(values), name)
@@ -160,7 +163,7 @@ def test_other_data_have_another_checksum(tmp_path):
     assert first.checksum != second.checksum
 
 
-def test_unofficial_archive_is_noted(tmp_path, monkeypatch):
+def test_unofficial_archive_has_a_note(tmp_path, monkeypatch):
     archive = write_archive(tmp_path, pickled(contents()))
     (note,) = datasets.load("cifar10", archive).notes
     assert "MD5" in note and str(archive) in note
@@ -181,33 +184,33 @@ def test_subsets(tmp_path):
         datasets.load("cifar10", folder, test_size=0)
 
 
-# Files that are not there or of another kind
+# Missing files, and files of another kind
 
 
 @pytest.mark.parametrize("path", ["", "no/such/place", "a\nb", "a\0b", "\udcff"])
 def test_missing_path(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    refused(path, "there is no file or directory")
+    refused(path, "no file or directory")
 
 
 def test_special_file():
-    refused("/dev/zero", "there is no file or directory")
+    refused("/dev/zero", "no file or directory")
 
 
 def test_directory_without_batches(tmp_path):
     (tmp_path / "train").mkdir()
-    refused(tmp_path, "holds neither cifar-10-batches-py nor cifar-10-python.tar.gz")
-    refused(tmp_path, "holds neither cifar-100-python nor", "cifar100")
+    refused(tmp_path, "no images of cifar10.*cifar-10-python.tar.gz")
+    refused(tmp_path, "no images of cifar100.*cifar-100-python.tar.gz", "cifar100")
     (tmp_path / "cifar-10-batches-py").mkdir()
-    refused(tmp_path, "there is no file .*data_batch_1")
+    refused(tmp_path, "data_batch_1: No such file")
 
 
 @pytest.mark.parametrize("missing", ["data_batch_4", "test_batch"])
 def test_missing_batch(tmp_path, missing):
     files = pickled(contents())
     del files[missing]
-    refused(write_folder(tmp_path, files), f"there is no file .*{missing}")
-    refused(write_archive(tmp_path, files), f"lacks cifar-10-batches-py/{missing}")
+    refused(write_folder(tmp_path, files), f"{missing}: No such file")
+    refused(write_archive(tmp_path, files), f"cifar-10-batches-py/{missing}")
 
 
 @pytest.mark.parametrize(
@@ -222,11 +225,6 @@ def test_other_data_set(tmp_path, given, asked):
         refused(path, match, asked)
 
 
-def test_batches_of_other_data_set(tmp_path):
-    files = dict.fromkeys(contents(), pickled(contents("cifar100"))["train"])
-    refused(write_folder(tmp_path, files), "is cifar100, not cifar10")
-
-
 def test_unreadable_file(tmp_path, monkeypatch):
     folder = write_folder(tmp_path, pickled(contents()))
     archive = write_archive(tmp_path, pickled(contents()))
@@ -235,8 +233,8 @@ def test_unreadable_file(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", no_permission)
-    refused(folder, "can't read .*: Permission denied")
-    refused(archive, "can't read .*: Permission denied")
+    refused(folder, "data_batch_1: Permission denied")
+    refused(archive, "Permission denied")
 
 
 # Broken archives
@@ -247,7 +245,7 @@ def test_truncated_archive(tmp_path):
     content = archive.read_bytes()
     for size in (0, 1, 12, 100, len(content) // 2, len(content) - 1):
         archive.write_bytes(content[:size])
-        refused(archive, "is cut short|is no sound tar|it is damaged or no gzip")
+        refused(archive, "truncated|not a valid tar|damaged")
 
 
 def test_damaged_archive(tmp_path):
@@ -255,18 +253,18 @@ def test_damaged_archive(tmp_path):
     content = bytearray(archive.read_bytes())
     content[-6] ^= 1  # in the checksum at the end
     archive.write_bytes(content)
-    refused(archive, "it is damaged or no gzip file")
+    refused(archive, "damaged")
 
 
 @pytest.mark.parametrize(
     "content",
     [b"no archive at all", gzip.compress(b"no archive" * 999), b"PK\3\4"],
-    ids=["text", "gzip", "zip"],  # else the time of compression is in a name
+    ids=["text", "gzip", "zip"],
 )
 def test_not_a_tar(tmp_path, content):
     path = tmp_path / "cifar-10-python.tar.gz"
     path.write_bytes(content)
-    refused(path, "no gzip file|no sound tar archive")
+    refused(path, "not a gzip file|not a valid tar")
 
 
 def member(name="cifar-10-batches-py/more", **fields):
@@ -282,13 +280,13 @@ def member(name="cifar-10-batches-py/more", **fields):
         (member("../outside"), "points outside"),
         (member("cifar-10-batches-py/../../outside"), "points outside"),
         (member("/etc/passwd"), "points outside"),
-        (member(type=tarfile.SYMTYPE, linkname="/etc/passwd"), "is no plain file"),
-        (member(type=tarfile.LNKTYPE, linkname="/etc/passwd"), "is no plain file"),
-        (member(type=tarfile.CHRTYPE), "is no plain file"),
-        (member(type=tarfile.BLKTYPE), "is no plain file"),
-        (member(type=tarfile.FIFOTYPE), "is no plain file"),
-        (member(type=tarfile.GNUTYPE_SPARSE), "is no plain file|no sound tar"),
-        (member("cifar-10-batches-py/data_batch_1"), "is there twice"),
+        (member(type=tarfile.SYMTYPE, linkname="/etc/passwd"), "not a plain file"),
+        (member(type=tarfile.LNKTYPE, linkname="/etc/passwd"), "not a plain file"),
+        (member(type=tarfile.CHRTYPE), "not a plain file"),
+        (member(type=tarfile.BLKTYPE), "not a plain file"),
+        (member(type=tarfile.FIFOTYPE), "not a plain file"),
+        (member(type=tarfile.GNUTYPE_SPARSE), "not a plain file|not a valid tar"),
+        (member("cifar-10-batches-py/data_batch_1"), "not one file"),
     ],
 )
 def test_hostile_member(tmp_path, info, match):
@@ -297,13 +295,13 @@ def test_hostile_member(tmp_path, info, match):
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE])
-def test_batch_is_no_file(tmp_path, kind):
+def test_batch_is_not_a_file(tmp_path, kind):
     files = pickled(contents())
     del files["test_batch"]
     info = member("cifar-10-batches-py/test_batch", type=kind, linkname="data_batch_1")
     refused(
         write_archive(tmp_path, files, extra=[(info, b"")]),
-        "is no plain file|has a wrong size or type",
+        "not a plain file|not one file",
     )
 
 
@@ -321,7 +319,7 @@ def test_decompression_bomb(tmp_path, monkeypatch, name):
     files = {**pickled(contents()), name: bytes(size)}
     archive = write_archive(tmp_path, files)
     assert archive.stat().st_size < 1 << 20
-    refused(archive, "too large|wrong size")
+    refused(archive, "too large")
 
 
 def test_large_files(tmp_path, monkeypatch):
@@ -329,34 +327,34 @@ def test_large_files(tmp_path, monkeypatch):
     archive = write_archive(tmp_path, pickled(contents()))
     monkeypatch.setattr(cifar, "_FILE_LIMIT", 1000)
     monkeypatch.setattr(cifar, "_ARCHIVE_LIMIT", 1000)
-    refused(folder, "is too large")
-    refused(archive, "is too large")
+    refused(folder, "too large")
+    refused(archive, "too large")
 
 
 @pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
 def test_huge_header(tmp_path, monkeypatch, kind):
-    """A header of tar that says to be 8 GiB is not waited for."""
+    """A tar header that claims 8 GiB is refused at the limit."""
     monkeypatch.setattr(cifar, "_ARCHIVE_LIMIT", 1 << 22)
     info = member(type=kind)
     info.size = (1 << 33) - 512
     block = info.tobuf(tarfile.GNU_FORMAT)
     path = tmp_path / "cifar-10-python.tar.gz"
     path.write_bytes(gzip.compress(block + bytes(1 << 23), 1))
-    refused(path, "too large|no sound tar")
+    refused(path, "too large|not a valid tar")
 
 
 def test_nested_headers(tmp_path):
     block = member(type=tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT)
     path = tmp_path / "cifar-10-python.tar.gz"
     path.write_bytes(gzip.compress(block * 5000))
-    refused(path, "no sound tar")
+    refused(path, "not a valid tar")
 
 
 # Broken batches
 
 
 def with_batch(tmp_path, content):
-    """Return a folder in which one batch holds something else."""
+    """Return a folder with another content in one batch."""
     if not isinstance(content, bytes):
         content = dump_python2(content)
     return write_folder(tmp_path, {**pickled(contents()), "data_batch_2": content})
@@ -365,24 +363,24 @@ def with_batch(tmp_path, content):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({b"data": None}, "no array of images"),
-        ({b"data": b"text"}, "no array of images"),
-        ({b"data": numpy.zeros((4, 3071), "u1")}, "no images of shape"),
-        ({b"data": numpy.zeros((4, 3, 32, 32), "u1")}, "no images of shape"),
-        ({b"data": numpy.zeros((0, 3072), "u1")}, "no images of shape"),
-        ({b"data": numpy.zeros((3072, 4), "u1").T}, "no images of shape"),
+        ({b"data": None}, "no array"),
+        ({b"data": b"text"}, "no array"),
+        ({b"data": numpy.zeros((4, 3071), "u1")}, "shape"),
+        ({b"data": numpy.zeros((4, 3, 32, 32), "u1")}, "shape"),
+        ({b"data": numpy.zeros((0, 3072), "u1")}, "shape"),
+        ({b"data": numpy.zeros((3072, 4), "u1").T}, "shape"),
         ({b"data": numpy.zeros((4, 3072), "i1")}, "not uint8"),
         ({b"data": numpy.zeros((4, 3072), "f4")}, "not uint8"),
-        ({b"labels": None}, "no sound pickle"),
-        ({b"labels": [0, 1, 2]}, "3 labels for 4 images"),
-        ({b"labels": [0, 1, 2, 3, 4]}, "5 labels for 4 images"),
-        ({b"labels": [0, 1, 2, 10]}, "labels out of 0 to 9"),
-        ({b"labels": [0, 1, 2, -1]}, "labels out of 0 to 9"),
-        ({b"labels": [0, 1, 2, 3.0]}, "labels out of 0 to 9"),
-        ({b"labels": [0, 1, 2, True]}, "labels out of 0 to 9"),
-        ({b"labels": [0, 1, 2, 10**600]}, "labels out of 0 to 9"),
-        ({b"labels": [0, 1, 2, [3]]}, "labels out of 0 to 9"),
-        ({b"labels": [0, 1, 2, "3"]}, "labels out of 0 to 9"),
+        ({b"labels": None}, "labels"),
+        ({b"labels": [0, 1, 2]}, "4 labels"),
+        ({b"labels": [0, 1, 2, 3, 4]}, "4 labels"),
+        ({b"labels": [0, 1, 2, 10]}, "0 to 9"),
+        ({b"labels": [0, 1, 2, -1]}, "0 to 9"),
+        ({b"labels": [0, 1, 2, 3.0]}, "0 to 9"),
+        ({b"labels": [0, 1, 2, True]}, "0 to 9"),
+        ({b"labels": [0, 1, 2, 10**600]}, "0 to 9"),
+        ({b"labels": [0, 1, 2, [3]]}, "0 to 9"),
+        ({b"labels": [0, 1, 2, "3"]}, "0 to 9"),
     ],
 )
 def test_wrong_batch(tmp_path, change, match):
@@ -393,39 +391,44 @@ def test_wrong_batch(tmp_path, change, match):
 def test_incomplete_batch(tmp_path, key):
     value = batch(0)
     del value[key]
-    refused(with_batch(tmp_path, value), f"data_batch_2 lacks '{key.decode()}'")
+    refused(with_batch(tmp_path, value), f"data_batch_2.*'{key.decode()}'")
 
 
 @pytest.mark.parametrize("value", [[], None, 5, b"text", {}])
 def test_no_batch(tmp_path, value):
-    refused(with_batch(tmp_path, value), "data_batch_2 (is no sound pickle|lacks)")
+    refused(with_batch(tmp_path, value), "data_batch_2 ")
 
 
-class Calls:
+class Call:
+    """Unpickles as the result of a call."""
+
     def __init__(self, function, *arguments):
-        self._made_of = function, arguments
+        self._reduced = function, arguments
 
     def __reduce__(self):
-        return self._made_of
+        return self._reduced
 
 
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_pickle_calls_nothing(tmp_path, protocol):
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_pickles_can_not_call(tmp_path, protocol):
     proof = tmp_path / "proof"
-    for value in (
-        Calls(os.system, f"touch {proof}"),
-        {"data": Calls(eval, f"open({str(proof)!r}, 'w')")},
-        {"data": Calls(getattr, "", "join")},
+    for i, value in enumerate(
+        (
+            Call(os.system, f"touch {proof}"),
+            {"data": Call(eval, f"open({str(proof)!r}, 'w')")},
+            {"data": Call(getattr, "", "join")},
+            {"data": Call(numpy.load, str(proof))},
+        )
     ):
         content = pickle.dumps(value, protocol)
-        with pytest.raises(datasets.DatasetError, match=r"asks for \w+\.\w+, which no"):
-            cifar._parse_batch(cifar._SOURCES["cifar10"], content, "it", "do")
-        for path in (
-            with_batch(tmp_path / f"{len(content)}", content),
-            write_archive(tmp_path, {"data_batch_1": content}),
-        ):
-            refused(path, r"data_batch_\d.* asks for")
+        refused(with_batch(tmp_path / str(i), content), "data_batch_2 ")
+        refused(write_archive(tmp_path, {"data_batch_1": content}), "data_batch_1 ")
     assert not proof.exists()
+
+
+def test_the_refused_name_is_in_the_message(tmp_path):
+    content = pickle.dumps(Call(os.system, "true"), 2)
+    refused(with_batch(tmp_path, content), r"data_batch_2 .*\.system")
 
 
 LONG_TEXT = b"X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20)
@@ -457,7 +460,7 @@ LONG_TEXT = b"X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20)
         b"\x80\x02})K\x01s.",
         b"\x80\x02}" + LONG_TEXT + b"K\x01s.",
         b"\x80\x02h\x05.",
-        b"\x80\x02}r\xff\xff\xff\xffh\x01.",  # a memo that is large and empty
+        b"\x80\x02}r\xff\xff\xff\xffh\x01.",  # a large memo, almost empty
         b"\x80\x02T\xff\xff\xff\x7fabc.",
         b"\x80\x02T\xff\xff\xff\xffabc.",
         b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7fabc.",
@@ -467,8 +470,11 @@ LONG_TEXT = b"X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20)
         b"\x80\x02L" + b"9" * 100000 + b"L\n.",
         b"\x80\x02" + b"]" * 100000 + b"a" * 99999 + b".",  # lists in lists
         b"\x80\x02)" + b"\x85" * 100000 + b".",  # tuples in tuples
-        b"\x80\x02})" + b"\x85" * 100000 + b"K\x01s.",  # and as a key
-        b"\x80\x02}K\x01" + b"q\0h\0\x86" * 100 + b"K\x01s.",  # takes 2**100 steps
+        b"\x80\x02})" + b"\x85" * 100000 + b"K\x01s.",  # such a tuple as a key
+        b"\x80\x02}(()" + b"\x85" * 100000 + b"K\x01u.",
+        b"\x80\x02(()" + b"\x85" * 100000 + b"K\x01d.",
+        b"\x80\x04\x8f(()" + b"\x85" * 100000 + b"\x90.",  # and in a set
+        b"\x80\x02}K\x01" + b"q\0h\0\x86" * 100 + b"K\x01s.",  # 2**100 steps to hash
         b"\x80\x02]q\0h\0a.",  # a list in itself
         b"\x80\x02" + b"(" * 100000 + b".",
     ],
@@ -477,12 +483,50 @@ def test_hostile_pickle(tmp_path, content):
     refused(with_batch(tmp_path, content), "data_batch_2 ")
 
 
-def test_long_pickle(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "_INSTRUCTION_LIMIT", 1000)
-    refused(with_batch(tmp_path, b"\x80\x02" + b"N" * 1001), "too long a pickle")
+@pytest.mark.parametrize(
+    "start", [b"\x80\x02", b"\x80\x04\x95" + struct.pack("<Q", 1001)]
+)
+def test_long_pickle(tmp_path, monkeypatch, start):
+    monkeypatch.setattr(unpickling, "_READ_LIMIT", 1000)
+    refused(with_batch(tmp_path, start + b"N" * 1000 + b"."), "too many")
 
 
-def test_declared_size_is_not_believed(tmp_path):
+def test_hostile_arrays(tmp_path):
+    """Constructors and states that NumPy itself would allocate or not survive."""
+    shape = b"J\xff\xff\xff\x7f\x85"
+    objects = b"cnumpy\ndtype\nU\x02O8K\0K\x01\x87R"
+    state = (
+        b"(K\x03U\x01|NU\x01a\x85}U\x01a" + objects + b"M\xe8\x03\x86sK\x08K\x01K\0tb"
+    )
+    reconstruct = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+    for i, array in enumerate(
+        (
+            b"cnumpy\nndarray\n" + shape + b"\x85R",
+            b"cnumpy\nndarray\n" + shape + objects + b"\x86R",
+            reconstruct + shape + b"U\x01b\x87R",
+            reconstruct
+            + b"K\0\x85U\x01b\x87R(K\x01K\x01\x85"
+            + objects
+            + state
+            + b"\x89]tb",
+        )
+    ):
+        content = b"\x80\x02}(U\x04data" + array + b"U\x06labels]u."
+        refused(with_batch(tmp_path / str(i), content), "data_batch_2 .*(array|uint8)")
+
+
+def test_text_encoded_many_times_takes_little_memory(tmp_path):
+    text = b"X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20) + b"q\x01"
+    call = b"c_codecs\nencode\nh\x01U\x06latin1\x86R"
+    folder = with_batch(tmp_path, b"\x80\x02](" + text + call * 20000 + b"e.")
+    tracemalloc.start()
+    refused(folder, "data_batch_2 ")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * cifar._FILE_LIMIT  # the copies would be 20 GiB
+
+
+def test_declared_size_is_checked(tmp_path):
     content = dump_python2(batch(0))
     shape = pickle.BININT1 + b"\x04" + pickle.BININT2 + struct.pack("<H", 3072)
     assert content.count(shape) == 1
@@ -492,31 +536,32 @@ def test_declared_size_is_not_believed(tmp_path):
         b"\x8a\x09" + b"\x7f" * 9,
     ):
         huge = content.replace(shape, number + shape[2:])
-        refused(with_batch(tmp_path / str(len(huge)) / number.hex(), huge), "no images")
+        refused(with_batch(tmp_path / number.hex(), huge), "shape")
 
 
-def test_damaged_bytes_never_crash(tmp_path):
-    """Sound files with a few bytes changed load or are refused, and nothing else."""
+def test_damaged_batches_load_or_are_refused(tmp_path):
     random = numpy.random.RandomState(0)
-    source = cifar._SOURCES["cifar10"]
     content = dump_python2(batch(0, n=1))
     pixels = content.index(batch(0, n=1)[b"data"].tobytes())
     places = [i for i in range(len(content)) if not pixels <= i < pixels + 3072]
+    folder = with_batch(tmp_path, content)
     n_refused = 0
-    for _ in range(1000):
+    for _ in range(300):
         damaged = bytearray(content)
         for place in random.choice(places, random.randint(1, 4)):
             damaged[place] = random.randint(256)
+        (folder / "data_batch_2").write_bytes(damaged)
         try:
-            images, labels = cifar._parse_batch(source, bytes(damaged), "it", "do")
+            data = datasets.load("cifar10", folder)
         except datasets.DatasetError:
             n_refused += 1
         else:
-            assert images.shape == (1, 3072) and 0 <= labels[0] < 10
-    assert n_refused > 100
+            assert len(data.train_images) == len(data.train_labels)
+            assert 0 <= data.train_labels.min() <= data.train_labels.max() < 10
+    assert n_refused > 30
 
 
-def test_damaged_tar_never_crashes(tmp_path):
+def test_damaged_tar_is_refused(tmp_path):
     random = numpy.random.RandomState(0)
     archive = write_archive(tmp_path, {"data_batch_1": dump_python2(batch(0, n=1))})
     content = gzip.decompress(archive.read_bytes())
@@ -533,7 +578,7 @@ def test_damaged_tar_never_crashes(tmp_path):
 
 
 def make_official(monkeypatch, archive, url=None):
-    """Let an archive count as the official one."""
+    """Take an archive for the official one."""
     source = cifar._SOURCES["cifar10"]
     md5 = hashlib.md5(archive.read_bytes()).hexdigest()
     source = source._replace(md5=md5, url=url or source.url)
@@ -542,19 +587,16 @@ def make_official(monkeypatch, archive, url=None):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """Where the archive of CIFAR-10 is cached, in an empty dataset directory."""
+    """The path of the cached archive of CIFAR-10, in an empty dataset directory."""
     root = tmp_path / "cache"
     monkeypatch.setenv("CHAINER_DATASET_ROOT", str(root))
-    return root / "_dl_cache" / cached_name()
-
-
-def cached_name():
-    return hashlib.md5(cifar._SOURCES["cifar10"].url.encode()).hexdigest()
+    url_hash = hashlib.md5(cifar._SOURCES["cifar10"].url.encode()).hexdigest()
+    return root / "_dl_cache" / url_hash
 
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A server that has an archive, which counts as the official one."""
+    """A server of an archive, which is taken for the official one."""
     archive = write_archive(tmp_path / "served", pickled(contents()))
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -580,64 +622,7 @@ def test_cached_archive(cache):
     write_archive(cache.parent, pickled(contents())).rename(cache)
     check(datasets.load("cifar10"), contents())
     cache.write_bytes(cache.read_bytes()[:500])
-    with pytest.raises(datasets.DatasetError, match="cut short; delete it"):
-        datasets.load("cifar10")
-
-
-def write_arrays(cache, **changes):
-    path = cache.parent.parent / "pfnet" / "chainer" / "cifar" / "cifar-10.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = contents()
-    train = [values[file] for file in BATCHES]
-    arrays = {
-        "train_x": numpy.concatenate([part[b"data"] for part in train]),
-        "train_y": numpy.array(sum((part[b"labels"] for part in train), []), "u1"),
-        "test_x": values["test_batch"][b"data"],
-        "test_y": numpy.array(values["test_batch"][b"labels"], "u1"),
-        **changes,
-    }
-    numpy.savez_compressed(path, **arrays)
-    return path
-
-
-def test_cached_arrays(cache, tmp_path):
-    write_arrays(cache)
-    data = datasets.load("cifar10")
-    check(data, contents())
-    folder = write_folder(tmp_path, pickled(contents()))
-    assert data.checksum == datasets.load("cifar10", folder).checksum
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"train_x": numpy.zeros((25, 3071), "u1")},
-        {"train_x": numpy.zeros((25, 3072), "f4")},
-        {"train_x": numpy.array(5, "u1")},
-        {"train_x": numpy.array([Calls(os.system, "false")], object)},
-        {"train_y": numpy.zeros(24, "u1")},
-        {"train_y": numpy.array(5, "u1")},
-        {"train_y": numpy.full(25, 10, "u1")},
-        {"train_y": numpy.zeros(25, "f4")},
-        {"train_x": numpy.zeros((0, 3072), "u1"), "train_y": numpy.zeros(0, "u1")},
-    ],
-)
-def test_wrong_cached_arrays(cache, changes):
-    write_arrays(cache, **changes)
-    with pytest.raises(datasets.DatasetError, match="cifar-10.npz.*; delete it"):
-        datasets.load("cifar10")
-
-
-def test_broken_cached_arrays(cache, monkeypatch):
-    path = write_arrays(cache)
-    content = path.read_bytes()
-    for broken in (b"", b"text", content[:1000], content[:200] + content[300:]):
-        path.write_bytes(broken)
-        with pytest.raises(datasets.DatasetError, match="can't read .*; delete it"):
-            datasets.load("cifar10")
-    path.write_bytes(content)
-    monkeypatch.setattr(cifar, "_FILE_LIMIT", 1000)
-    with pytest.raises(datasets.DatasetError, match="too large"):
+    with pytest.raises(datasets.DatasetError, match="truncated; delete it"):
         datasets.load("cifar10")
 
 
@@ -651,9 +636,6 @@ def test_chainer_has_the_same_cache(cache):
         cache.write_bytes(b"")
         url = cifar._SOURCES["cifar10"].url
         assert chainer.dataset.cached_download(url) == str(cache)
-        write_arrays(cache)
-        train, _ = chainer.datasets.get_cifar10()
-        assert len(train) == 25
     finally:
         chainer.dataset.set_dataset_root(before)
 
@@ -661,15 +643,15 @@ def test_chainer_has_the_same_cache(cache):
 def test_download(cache, server):
     lines = []
     check(datasets.load("cifar10", progress=lines.append), contents())
-    assert lines[0].startswith("downloading cifar-10-python.tar.gz: 0 of 0 MB")
+    assert lines[0].startswith("downloading cifar-10-python.tar.gz")
     (cached,) = cache.parent.iterdir()
     assert cached.read_bytes() == server.read_bytes()
     server.unlink()
     assert datasets.load("cifar10").notes == ()
 
 
-def test_processes_that_start_at_once(cache, server):
-    """As ranks of many runs, or nodes, that share a home directory."""
+def test_simultaneous_downloads(cache, server):
+    """As by several runs with a common home directory."""
     source = cifar._SOURCES["cifar10"]
     code = (
         "from chainer_crossbn import datasets\n"
@@ -692,28 +674,30 @@ def test_processes_that_start_at_once(cache, server):
     assert cached.read_bytes() == server.read_bytes()
 
 
-WAYS_OUT = "--data PATH .*--dataset synthetic"
+ADVICE = "--data PATH.*--dataset synthetic"
 
 
 def test_damaged_download(cache, server):
     server.write_bytes(server.read_bytes()[:-1])
-    with pytest.raises(datasets.DatasetError, match=f"damaged or changed.*{WAYS_OUT}"):
+    with pytest.raises(
+        datasets.DatasetError, match=f"damaged or has changed.*{ADVICE}"
+    ):
         datasets.load("cifar10")
     assert not list(cache.parent.iterdir())
 
 
 def test_download_of_too_much(cache, server, monkeypatch):
     monkeypatch.setattr(cifar, "_ARCHIVE_LIMIT", 1000)
-    with pytest.raises(datasets.DatasetError, match="sends too much.*--data PATH"):
+    with pytest.raises(datasets.DatasetError, match="too large.*--data PATH"):
         datasets.load("cifar10")
     assert not list(cache.parent.iterdir())
 
 
 def test_no_download(cache, server):
     server.unlink()
-    with pytest.raises(datasets.DatasetError, match=f"failed .*{WAYS_OUT}") as caught:
+    with pytest.raises(datasets.DatasetError, match=f"failed .*{ADVICE}") as raised:
         datasets.load("cifar10")
-    assert str(caught.value).isprintable()
+    assert str(raised.value).isprintable()
     assert not list(cache.parent.iterdir())
 
 
@@ -721,12 +705,12 @@ def test_no_answer(cache, monkeypatch):
     source = cifar._SOURCES["cifar10"]._replace(url="http://127.0.0.1:1/x")
     monkeypatch.setitem(cifar._SOURCES, "cifar10", source)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with pytest.raises(datasets.DatasetError, match=f"failed .*{WAYS_OUT}"):
+    with pytest.raises(datasets.DatasetError, match=f"failed .*{ADVICE}"):
         datasets.load("cifar10")
 
 
-def test_no_place_for_download(tmp_path, server, monkeypatch):
+def test_cache_is_not_writable(tmp_path, server, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("CHAINER_DATASET_ROOT", str(tmp_path / "file"))
-    with pytest.raises(datasets.DatasetError, match=f"failed .*{WAYS_OUT}"):
+    with pytest.raises(datasets.DatasetError, match=f"failed .*{ADVICE}"):
         datasets.load("cifar10")

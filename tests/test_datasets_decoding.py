@@ -1,4 +1,6 @@
-"""Image files of all kinds become squares of RGB."""
+"""Decoding of image files of all kinds to squares of RGB."""
+
+import re
 
 import numpy as np
 import pytest
@@ -33,12 +35,12 @@ def test_short_side():
 def test_centre_crop(tmp_path, size, side):
     image = picture(*size, 0)
     image.save(tmp_path / "a.png")
-    # Rounded once less, as what is not in the crop is not resized.
+    # read() rounds once less, because it resizes only the crop.
     assert abs(pixels(tmp_path / "a.png", side) - resized(image, side)).max() <= 1
 
 
 def test_large_jpeg_files_are_decoded_at_a_fraction(tmp_path):
-    # As smooth as what it is reduced to.
+    # No detail is lost when it is reduced.
     picture(100, 81, 1).resize((1600, 1300)).save(tmp_path / "a.jpg", quality=95)
     whole = resized(Image.open(tmp_path / "a.jpg"), 64)
     difference = pixels(tmp_path / "a.jpg", 64) - whole
@@ -54,8 +56,8 @@ def test_a_long_thin_image_takes_no_more_memory_than_its_file(tmp_path):
 def test_random_crops_and_flips(tmp_path):
     image = picture(64, 37, 0)
     image.save(tmp_path / "a.png")
-    whole = np.asarray(image).astype(int)  # its short side is that of 32 pixels
-    seen = set()
+    whole = np.asarray(image).astype(int)  # needs no resizing for crops of 32 pixels
+    crops = set()
     for seed in range(100):
         got = pixels(tmp_path / "a.png", 32, np.random.RandomState(seed))
         for flipped in (False, True):
@@ -63,16 +65,16 @@ def test_random_crops_and_flips(tmp_path):
                 for top in range(37 - 32 + 1):
                     crop = whole[top : top + 32, left : left + 32]
                     if (got == crop[:, :: -1 if flipped else 1]).all():
-                        seen.add((left, top, flipped))
+                        crops.add((left, top, flipped))
                         break
-    assert len(seen) > 70
-    lefts, tops, flips = map(set, zip(*seen))
+    assert len(crops) > 70
+    lefts, tops, flips = map(set, zip(*crops))
     assert min(lefts) < 4 and max(lefts) > 28
     assert tops == set(range(6)) and flips == {False, True}
 
 
 @pytest.mark.parametrize(
-    "mode,shown",
+    "mode,colour",
     [
         ("RGB", (200, 100, 50)),
         ("L", (124, 124, 124)),
@@ -83,26 +85,26 @@ def test_random_crops_and_flips(tmp_path):
         ("I;16", (77, 77, 77)),
     ],
 )
-def test_png_modes(tmp_path, mode, shown):
-    colour = Image.new("RGB", (40, 40), (200, 100, 50))
+def test_png_modes(tmp_path, mode, colour):
+    plain = Image.new("RGB", (40, 40), (200, 100, 50))
     if mode == "I;16":
         image = Image.fromarray(np.full((40, 40), 77 * 256 + 9, np.uint16))
     else:
-        image = colour.convert(mode)
+        image = plain.convert(mode)
     if mode == "P":
-        image = colour.quantize(2)
+        image = plain.quantize(2)
     if mode == "1":
         image = Image.new("1", (40, 40), 1)
     if mode in ("RGBA", "LA"):
         image.putalpha(3)
     image.save(tmp_path / "a.png")
     got = pixels(tmp_path / "a.png", 32).reshape(-1, 3)
-    assert abs(got - shown).max() <= 1
+    assert abs(got - colour).max() <= 1
 
 
 def test_cmyk(tmp_path):
-    colour = Image.new("RGB", (40, 40), (200, 100, 50))
-    colour.convert("CMYK").save(tmp_path / "a.JPEG", quality=100)
+    plain = Image.new("RGB", (40, 40), (200, 100, 50))
+    plain.convert("CMYK").save(tmp_path / "a.JPEG", quality=100)
     got = pixels(tmp_path / "a.JPEG", 32).reshape(-1, 3)
     assert abs(got - (200, 100, 50)).max() <= 8
 
@@ -128,7 +130,7 @@ def test_exif_orientation(tmp_path, orientation, kind):
     assert abs(difference).mean() < 2
 
 
-def test_broken_exif_is_left_alone(tmp_path):
+def test_damaged_exif_is_ignored(tmp_path):
     exif = b"Exif\0\0II*\0" + b"\xff" * 40
     picture(60, 40, 0).save(tmp_path / "a.jpg", exif=exif)
     picture(60, 40, 0).save(tmp_path / "b.jpg")
@@ -136,7 +138,7 @@ def test_broken_exif_is_left_alone(tmp_path):
 
 
 def write_broken(folder):
-    """Write broken files; return a dict from their paths to what is said."""
+    """Write broken files; return a dict from their names to the reasons."""
     picture(60, 40, 0).save(folder / "cut.jpg")
     picture(60, 40, 0).save(folder / "cut.png")
     for name in ("cut.jpg", "cut.png"):
@@ -150,27 +152,25 @@ def write_broken(folder):
     return {
         "cut.jpg": "(?i)truncated",
         "cut.png": "(?i)truncated|broken",
-        "text.jpg": "no image",
-        "empty.jpg": "no image",
-        "program.eps": "no image",
+        "text.jpg": "not an image",
+        "empty.jpg": "not an image",
+        "program.eps": "not an image",
         "here.jpg": "No such file",
         "folder.jpg": "Is a directory",
     }
 
 
-def test_broken_files_are_told_from_sound_ones(tmp_path):
+def test_broken_files_have_a_reason(tmp_path):
     for name, reason in write_broken(tmp_path).items():
         with pytest.raises(decoding.BrokenImage, match=reason):
             decoding.read(str(tmp_path / name), 32)
-        if name.startswith("cut"):
-            decoding.check(str(tmp_path / name))
-        else:
-            with pytest.raises(decoding.BrokenImage, match=reason):
-                decoding.check(str(tmp_path / name))
+        assert re.search(reason, decoding.check(str(tmp_path / name)))
+    picture(60, 40, 0).save(tmp_path / "sound.jpg")
+    assert decoding.check(str(tmp_path / "sound.jpg")) is None
 
 
 def test_any_bytes_are_an_image_or_broken(tmp_path, monkeypatch):
-    # A changed size in a header takes no time, then.
+    # A changed size in a header then takes no time.
     monkeypatch.setattr(decoding, "PIXEL_LIMIT", 10000)
     state = np.random.RandomState(0)
     path = tmp_path / "a"
@@ -192,7 +192,7 @@ def test_any_bytes_are_an_image_or_broken(tmp_path, monkeypatch):
 
 
 def test_too_many_pixels(tmp_path):
-    # A header alone: 1 bit a pixel, and none of them there.
+    # A header without pixels.
     (tmp_path / "a.pbm").write_text("P4 30000 3000 ")
-    with pytest.raises(decoding.BrokenImage, match="30000 x 3000 pixels are more than"):
-        decoding.check(str(tmp_path / "a.pbm"))
+    with pytest.raises(decoding.BrokenImage, match="30000 x 3000 pixels"):
+        decoding.read(str(tmp_path / "a.pbm"), 32)

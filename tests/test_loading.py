@@ -1,4 +1,4 @@
-"""Mini-batches that are made ahead."""
+"""Mini-batches that are prepared in advance."""
 
 import itertools
 import threading
@@ -12,8 +12,8 @@ from chainer_crossbn.datasets import LazyImages
 from chainer_crossbn.datasets.loading import Loader, Request, in_memory, in_order
 
 
-class Counted(LazyImages):
-    """Images of their own numbers; counts those that have been made."""
+class NumberImages(LazyImages):
+    """Images with their numbers as pixels. Records which have been made."""
 
     def __init__(self, n, side=4):
         super().__init__(n, side)
@@ -34,21 +34,21 @@ def loader(request):
     loader.close()
 
 
-def test_an_array_is_indexed():
+def test_in_memory():
     images = np.arange(10 * 3 * 2 * 2, dtype=np.uint8).reshape(10, 3, 2, 2)
     requests = [Request(np.array([7, 2])), Request(np.array([0]))]
     batches = list(in_memory(images, requests))
     assert (batches[0] == images[[7, 2]]).all() and (batches[1] == images[[0]]).all()
 
 
-def test_all_in_order():
+def test_in_order():
     requests = in_order(7, 3)
     assert [r.indices.tolist() for r in requests] == [[0, 1, 2], [3, 4, 5], [6]]
     assert all(r.draw is None for r in requests)
 
 
 @pytest.mark.parametrize("loader", [1, 2, 7], indirect=True)
-def test_what_comes_does_not_depend_on_threads(loader):
+def test_results_do_not_depend_on_the_number_of_threads(loader):
     requests = [
         Request(np.random.RandomState(i).permutation(50)[: 1 + i % 5], (3, i))
         for i in range(20)
@@ -57,15 +57,16 @@ def test_what_comes_does_not_depend_on_threads(loader):
         [np.random.RandomState([*draw, i]).randint(256) for i in indices]
         for indices, draw in requests
     ]
-    batches = list(loader(Counted(50), requests))
+    batches = list(loader(NumberImages(50), requests))
     assert [b[:, 0, 0, 0].tolist() for b in batches] == expected
     assert all(b.dtype == np.uint8 and b.shape[1:] == (3, 4, 4) for b in batches)
 
 
-@pytest.mark.parametrize("loader,size", [(1, 8), (3, 1), (8, 2)], indirect=["loader"])
-def test_so_many_images_are_made_ahead_and_no_more(loader, size):
-    images = Counted(10**6)
-    ahead = max(2, -(-2 * loader._threads // size))
+@pytest.mark.parametrize(
+    "loader,size,ahead", [(1, 8, 2), (3, 1, 6), (8, 2, 8)], indirect=["loader"]
+)
+def test_number_of_batches_in_advance(loader, size, ahead):
+    images = NumberImages(10**6)
     starts = itertools.count(0, size)
     batches = loader(images, (Request(np.arange(s, s + size)) for s in starts))
     for count in range(1, 6):
@@ -77,8 +78,8 @@ def test_so_many_images_are_made_ahead_and_no_more(loader, size):
         assert len(images.made) == (count + ahead) * size
 
 
-def test_an_error_comes_when_its_batch_is_due(loader):
-    class Broken(Counted):
+def test_errors_are_raised_in_place_of_their_batch(loader):
+    class Broken(NumberImages):
         def _make(self, number, random, out):
             if number >= 4:
                 raise datasets.DatasetError(f"image {number}")

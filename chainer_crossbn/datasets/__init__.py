@@ -1,9 +1,12 @@
-"""Sets of colour images to train on: CIFAR-10 and CIFAR-100, directories of images such
-as ImageNet's, and one made here."""
+"""Data sets of colour images: CIFAR, directories of image files, or synthetic."""
+
+from __future__ import annotations
+
+import os
+from typing import Callable
 
 from chainer_crossbn.datasets import cifar, folder, synthetic
 from chainer_crossbn.datasets.images import DatasetError, ImageDataset, take_balanced
-from chainer_crossbn.datasets.index import Index
 from chainer_crossbn.datasets.lazy import LazyImages
 
 __all__ = [
@@ -11,58 +14,55 @@ __all__ = [
     "OF_FILES",
     "DatasetError",
     "ImageDataset",
-    "Index",
     "LazyImages",
     "load",
     "take_balanced",
 ]
 
+#: Names of the data sets whose images are in files.
 OF_FILES = folder.NAMES
 NAMES = (*cifar.NAMES, *OF_FILES, synthetic.NAME)
 
 
 def load(
-    name,
-    path=None,
-    train_size=None,
-    test_size=None,
-    seed=0,
-    progress=None,
-    side=None,
-    skip_broken=False,
-    threads=1,
-    index=None,
-):
-    """Load a data set, or a class-balanced part of it.
+    name: str,
+    path: str | os.PathLike | None = None,
+    train_size: int | None = None,
+    test_size: int | None = None,
+    seed: int = 0,
+    progress: Callable[[str], object] | None = None,
+    side: int | None = None,
+    skip_broken: bool = False,
+    threads: int = 1,
+) -> ImageDataset:
+    """Load a data set, or a class-balanced subset of it.
 
     Args:
-        name (str): ``'cifar10'``, ``'cifar100'`` (fine labels), ``'folder'`` (a
-            directory for each class), ``'imagenet'`` or ``'synthetic'``.
-        path (str, os.PathLike or None): Where CIFAR lies: the official archive, the
-            directory that it unpacks to, or a directory that holds either. By default
-            Chainer's dataset cache, into which it is downloaded if need be. Of
-            ``folder`` and ``imagenet`` the directory that has ``train``.
-        train_size (int or None): Number of training images. By default all; of
-            ``synthetic`` 10,000.
-        test_size (int or None): Number of test images. By default all; of ``synthetic``
-            2,000.
-        seed (int): What ``synthetic`` is made from.
-        progress (callable or None): Called with a line of text now and then while a
-            download or the checking of files goes on.
-        side (int or None): Height and width of the images, but for CIFAR's. By default
-            32 of ``synthetic``, otherwise 224.
+        name (str): ``'cifar10'``, ``'cifar100'`` (fine labels), ``'folder'``,
+            ``'imagenet'`` or ``'synthetic'``.
+        path (str, os.PathLike or None): For CIFAR the official archive, the directory
+            that it unpacks to, or a directory that holds either; the default is
+            Chainer's dataset cache, into which the archive is downloaded unless it is
+            there. For ``folder`` and ``imagenet`` the directory that has class
+            directories or lists, see :func:`.folder.load`.
+        train_size (int or None): Number of training images. The default is all, and
+            10,000 for ``synthetic``.
+        test_size (int or None): Number of test images. The default is all, and 2,000
+            for ``synthetic``.
+        seed (int): Seed of ``synthetic``.
+        progress (callable or None): Called with lines on the progress of a download or
+            of the check of files.
+        side (int or None): Height and width of the images, except those of CIFAR. The
+            default is 32 for ``synthetic``, otherwise 224.
         skip_broken (bool): Whether ``folder`` and ``imagenet`` leave out files that
             can't be decoded.
-        threads (int): Number of threads in which files are checked.
-        index (Index or None): Remembers which files are sound.
+        threads (int): Number of threads that check files.
 
     Returns:
-        ImageDataset: The images, with a part of those in files chosen by
-        :func:`take_balanced`.
+        ImageDataset: The images. Subsets are chosen by :func:`take_balanced`.
 
     Raises:
-        DatasetError: If the data can't be had as asked for. Other data never take
-            their place.
+        DatasetError: If the data can't be loaded. No other data take their place.
     """
     if name == synthetic.NAME:
         if path is not None:
@@ -75,7 +75,13 @@ def load(
         return cifar.load(name, path, train_size, test_size, progress)
     if name in folder.NAMES:
         return folder.load(
-            *(name, path, train_size, test_size, side or folder.SIDE),
-            *(skip_broken, threads, index, progress),
+            name,
+            path,
+            train_size=train_size,
+            test_size=test_size,
+            side=side or folder.SIDE,
+            skip_broken=skip_broken,
+            threads=threads,
+            progress=progress,
         )
     raise DatasetError(f"unknown data set {name!r}; choose one of {', '.join(NAMES)}")

@@ -1,9 +1,11 @@
-"""Image files: whether they are sound, and the square of pixels that training takes.
+"""Decoding of image files to the square of pixels that a network takes.
 
-Images are turned as their EXIF orientation says, as viewers show them, and made RGB:
-grey ones and palettes are expanded, CMYK converted, 16 bits reduced to 8, and an alpha
-channel is left out.
+Images are turned as their EXIF orientation says, and converted to RGB: grey values and
+palettes are expanded, CMYK is converted, 16 bits are reduced to 8, and an alpha channel
+is dropped.
 """
+
+from __future__ import annotations
 
 import struct
 import warnings
@@ -12,14 +14,14 @@ import zlib
 import numpy
 from PIL import Image
 
-# Of what Pillow reads, formats that are for pictures and read without other programs.
+# Formats for pictures that Pillow reads without other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP")
 
-# What Pillow itself deems an attack begins at twice as many.
+# Pillow warns of larger images, and refuses them from twice as many pixels.
 PIXEL_LIMIT = 89_478_485
 
-_ORIENTATION = 0x0112
-_TURNS = {
+_ORIENTATION = 0x0112  # EXIF tag
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -28,31 +30,33 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size where that leaves so many times
-# what it is then reduced to, as Image.thumbnail does.
-_GAP = 2
 
-# What Pillow raises on files that are none of these, or damaged.
-_OF_FILES = (
+# A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size, as long as that is this many
+# times the size to which it is then reduced; see Image.thumbnail.
+_REDUCING_GAP = 2
+# Height and width to which files are decoded to check them.
+_CHECK_SIDE = 32
+
+# What Pillow raises on files of other kinds, and on damaged ones.
+_PILLOW_ERRORS = (
     *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError),
     *(ArithmeticError, RuntimeError, AttributeError, MemoryError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
 
-# It warns of metadata and of large images, from threads, in several lines each.
+# Pillow warns of metadata, in several lines per file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class BrokenImage(Exception):
-    """A file can't be had as an image; the message says why."""
+    """A file can't be decoded. The message says why."""
 
 
-def short_side(side):
+def short_side(side: int) -> int:
     """Return the short side to which images are resized before they are cropped.
 
-    It is 256 for crops of 224, and for smaller crops less in proportion. Larger crops
-    up to 256 still come from 256, so that one of 256 has the whole short side; those
-    above have it, too.
+    It is 256 for crops of 224, and in proportion for smaller crops. Crops of 224 to 256
+    are taken from 256, and larger crops have the whole short side.
 
     Args:
         side (int): Height and width of the crop.
@@ -60,86 +64,78 @@ def short_side(side):
     return round(side * 256 / 224) if side <= 224 else max(256, side)
 
 
-def check(path):
-    """Check by its first bytes that a file is an image.
+def check(path: str) -> str | None:
+    """Return why a file can't be decoded, or None if it can.
 
     Args:
         path (str): The file.
-
-    Raises:
-        BrokenImage: If it is none.
     """
     try:
-        with _opened(path):
-            pass
-    except _OF_FILES as error:
-        raise BrokenImage(_reason(error)) from None
+        read(path, _CHECK_SIDE)
+    except BrokenImage as error:
+        return str(error)
+    return None
 
 
-def read(path, side, random=None):
+def read(
+    path: str, side: int, random: numpy.random.RandomState | None = None
+) -> numpy.ndarray:
     """Return a square of an image, with its short side resized to :func:`short_side`.
 
-    Resizing is bilinear, with Pillow's antialiasing, and of those pixels alone that are
-    in the crop.
+    Resizing is bilinear with Pillow's antialiasing. Only the pixels of the crop are
+    computed.
 
     Args:
         path (str): The file.
         side (int): Height and width of the square.
-        random (numpy.random.RandomState or None): Where to take the square, and whether
-            it is mirrored, each as likely as the other; None: from the centre, as it
-            is.
+        random (numpy.random.RandomState or None): Draws the place of the crop, and
+            whether it is mirrored, with probability 1/2. Without it, the crop is the
+            centre.
 
     Returns:
         numpy.ndarray: uint8 of shape (3, side, side), not contiguous.
 
     Raises:
-        BrokenImage: If the file can't be read, is no image, or is damaged.
+        BrokenImage: If the file can't be read, is not an image, or is damaged.
     """
     try:
-        with _opened(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > PIXEL_LIMIT:
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels are more than {PIXEL_LIMIT}"
+                )
             pixels = _cropped(_decoded(image, side), side, random)
-    except _OF_FILES as error:
-        raise BrokenImage(_reason(error)) from None
+    except Image.UnidentifiedImageError:
+        raise BrokenImage(f"not an image ({', '.join(FORMATS)})") from None
+    except _PILLOW_ERRORS as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BrokenImage(reason or type(error).__name__) from None
     return pixels.transpose(2, 0, 1)
 
 
-def _opened(path):
-    image = Image.open(path, formats=FORMATS)
-    if image.width * image.height > PIXEL_LIMIT:
-        image.close()
-        raise ValueError(
-            f"{image.width} x {image.height} pixels are more than {PIXEL_LIMIT}"
-        )
-    return image
-
-
-def _reason(error):
-    if isinstance(error, Image.UnidentifiedImageError):
-        return f"no image ({', '.join(FORMATS)})"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
 def _decoded(image, side):
-    # Where the file can be decoded at a fraction of its size.
-    factor = _GAP * short_side(side) / min(image.size)
+    """Return the upright RGB image, possibly at a fraction of its size."""
+    factor = _REDUCING_GAP * short_side(side) / min(image.size)
     image.draft(None, tuple(-int(-length * factor // 1) for length in image.size))
     image.load()
-    turn = _turn(image)
+    method = _transposition(image)
     if image.mode.startswith("I"):
         wide = numpy.asarray(image).astype(numpy.int32) >> 8
         image = Image.fromarray(wide.clip(0, 255).astype(numpy.uint8))
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     image = image.convert("RGB")
-    return image if turn is None else image.transpose(turn)
+    return image if method is None else image.transpose(method)
 
 
-def _turn(image):
+def _transposition(image):
+    """Return how to turn an image upright, or None if it is."""
+    # ImageOps.exif_transpose also rewrites the metadata, and fails if it can't.
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except _OF_FILES:  # damaged, where the pixels need not be
+    except _PILLOW_ERRORS:  # damaged metadata; the pixels need not be damaged
         return None
-    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
 
 
 def _cropped(image, side, random):
@@ -154,7 +150,8 @@ def _cropped(image, side, random):
         mirrored = bool(random.randint(2))
     x, y = (length / size for length, size in zip(image.size, sizes))
     box = (
-        *(left * x, top * y),
+        left * x,
+        top * y,
         min((left + side) * x, image.width),
         min((top + side) * y, image.height),
     )

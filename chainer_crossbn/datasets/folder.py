@@ -1,27 +1,31 @@
-"""Images in a directory for each class, such as those of ImageNet.
+"""Images in files: a directory per class, or a list of files and their classes."""
 
-``train/CLASS/`` has those to train on, ``val/CLASS/`` (or ``test/CLASS/``) those to
-test on. ImageNet's own validation images lie in ``val/`` without directories, and a
-file tells their classes (:mod:`chainer_crossbn.datasets.imagenet`).
-"""
+from __future__ import annotations
 
+import concurrent.futures
 import hashlib
-import importlib.util
 import os
+import time
+from typing import Callable
 
 import numpy
 
-from chainer_crossbn.datasets import imagenet
-from chainer_crossbn.datasets.images import DatasetError, ImageDataset, take_balanced
-from chainer_crossbn.datasets.index import Index, files_below
+from chainer_crossbn.datasets import decoding
+from chainer_crossbn.datasets.images import DatasetError, ImageDataset, select
 from chainer_crossbn.datasets.lazy import LazyImages
 
+# ImageNet is such a directory. Under its own name, records of runs tell what it is.
 NAMES = ("folder", "imagenet")
 SIDE = 224
 
 _TRAIN = "train"
-_TESTS = {"folder": ("val", "test"), "imagenet": ("val",)}
+_TESTS = ("val", "test")
+_CLASS_LIMIT = 1_000_000
+# Broken files that a note names.
 _NAMED = 5
+
+_CHECKED_AT_ONCE = 256
+_PROGRESS_SECONDS = 5
 
 
 class FileImages(LazyImages):
@@ -29,198 +33,232 @@ class FileImages(LazyImages):
 
     Args:
         root (str): Directory.
-        names (list of str): Paths below it.
-        side (int): Height and width to which images are brought.
+        names (list of str): Paths of the files, relative to the directory.
+        side (int): Height and width of the images after resizing and cropping.
     """
 
-    def __init__(self, root, names, side):
+    def __init__(self, root: str, names: list[str], side: int) -> None:
         super().__init__(len(names), side)
         self._root = root
-        # In one piece: a million strings would take several times as much.
-        encoded = [os.fsencode(name) for name in names]
-        self._names = b"".join(encoded)
-        self._ends = numpy.cumsum([len(name) for name in encoded], dtype=numpy.int64)
+        # An array takes less memory than a million strings.
+        self._names = numpy.array([os.fsencode(name) for name in names], bytes)
 
-    def path(self, index):
-        """Return the path of an image."""
-        return self._path(self._numbers[index])
+    def name(self, index: int) -> bytes:
+        """Return the path of a file, relative to the directory."""
+        return bytes(self._names[self._numbers[index]])
 
-    def _path(self, number):
-        start = self._ends[number - 1] if number else 0
-        name = os.fsdecode(self._names[start : self._ends[number]])
-        return os.path.join(self._root, name)
+    def path(self, index: int) -> str:
+        """Return the path of a file."""
+        return os.path.join(self._root, os.fsdecode(self.name(index)))
 
     def _make(self, number, random, out):
-        # Pillow, which it imports, is needed for images in files alone.
-        from chainer_crossbn.datasets import decoding
-
-        path = self._path(number)
+        path = os.path.join(self._root, os.fsdecode(bytes(self._names[number])))
         try:
             out[...] = decoding.read(path, self._side, random)
         except decoding.BrokenImage as error:
             raise DatasetError(
-                f"can't decode {path}: {error}; remove it, or leave such files out by "
-                "--skip-broken"
+                f"can't decode {path}: {error}; remove the file, or leave out such "
+                "files with --skip-broken"
             ) from None
 
 
 def load(
-    name,
-    path,
-    train_size=None,
-    test_size=None,
-    side=SIDE,
-    skip_broken=False,
-    threads=1,
-    index=None,
-    progress=None,
-):
-    """Find the images of a tree; see :func:`chainer_crossbn.datasets.load`.
+    name: str,
+    path: str | os.PathLike | None,
+    train_size: int | None = None,
+    test_size: int | None = None,
+    side: int = SIDE,
+    skip_broken: bool = False,
+    threads: int = 1,
+    progress: Callable[[str], object] | None = None,
+) -> ImageDataset:
+    """List the images of a directory; see :func:`chainer_crossbn.datasets.load`.
 
-    Classes are numbered in the order of their names, and images ordered by theirs. All
-    files below a class are taken, but for hidden ones.
+    The directory has ``train.txt`` or ``train/CLASS/*`` for training, and one of
+    ``val.txt``, ``val/CLASS/*``, ``test.txt`` and ``test/CLASS/*`` for testing; the
+    first of these is taken.
 
-    Args:
-        name (str): ``'folder'`` or ``'imagenet'``.
-        path (str or os.PathLike): The directory that has ``train``.
-        train_size (int or None): Number of training images, by default all.
-        test_size (int or None): Number of test images, by default all.
-        side (int): Height and width to which images are brought.
-        skip_broken (bool): Whether to decode all files that are not known to be sound,
-            and leave out what can't be. Otherwise the first bytes of those that were
-            asked for are looked at, and nothing is left out.
-        threads (int): Number of threads to decode in.
-        index (Index or None): Remembers which files are sound.
-        progress (callable or None): Takes lines that tell how it goes.
+    A list has a line ``path label`` per image, as those of Chainer's ImageNet example
+    do. Paths are relative to the directory, labels count from 0, and the order of the
+    images is that of the lines.
 
-    Returns:
-        ImageDataset: Its images are :class:`FileImages`, and its checksum is that of
-        names, classes and sizes in bytes of the files.
+    Class directories are numbered in the order of their names. All files below them are
+    images, except hidden ones, in the order of their paths.
 
-    Raises:
-        DatasetError: If there is no such tree, or files are no images.
+    No image is decoded, unless ``skip_broken`` asks for it. The checksum is that of
+    names, labels and sizes in bytes of the files.
     """
     if path is None:
-        raise DatasetError(f"--dataset {name} needs --data DIR, where DIR has {_TRAIN}")
-    root = os.fspath(path)
-    test = next((t for t in _TESTS[name] if _is_folder(root, t)), None)
-    for found, wanted in ((_is_folder(root, _TRAIN), _TRAIN), (test, _TESTS[name])):
-        if not found:
-            wanted = " or ".join(f"{root}/{w}" for w in numpy.atleast_1d(wanted))
-            raise DatasetError(
-                f"there is no directory {wanted}; --data takes the one that has "
-                f"{_TRAIN}/CLASS/* and {' or '.join(_TESTS[name])}/CLASS/*"
-            )
-    if importlib.util.find_spec("PIL") is None:
-        raise DatasetError("images in files need Pillow: pip install pillow")
-    classes = _classes(root, _TRAIN)
-    if not classes:
-        raise DatasetError(f"{root}/{_TRAIN} has no directories, one for each class")
-    parts = [_of_classes(root, _TRAIN, classes, classes)]
-    test_classes = _classes(root, test)
-    if name == "imagenet" and not test_classes:
-        files = files_below(root, test)
-        parts.append((files, imagenet.labels(root, files, classes)))
-    else:
-        parts.append(_of_classes(root, test, test_classes, classes))
-    sizes = {_TRAIN: train_size, test: test_size}
-    there = _files(parts)
-    if not skip_broken:
-        parts = _chosen(root, parts, sizes, len(classes))
-    index = Index() if index is None else index
-    wanted = _files(parts)
-    broken = index.check(root, wanted, skip_broken, threads, progress, there)
+        raise DatasetError(
+            f"--dataset {name} needs --data DIR, where DIR has {_TRAIN}/CLASS/* or "
+            f"{_TRAIN}.txt"
+        )
+    splits, n_class = _list_splits(os.fspath(path), side)
     notes = ()
-    if broken:
-        notes = (_told(root, broken, len(wanted), skip_broken),)
     if skip_broken:
-        parts = [_sound(files, labels, broken) for files, labels in parts]
-        parts = _chosen(root, parts, sizes, len(classes))
+        splits, notes = _without_broken(splits, threads, progress)
     checksum = hashlib.sha256()
-    result = []
-    for files, labels in parts:
-        _add(checksum, files, labels)
-        result += [FileImages(root, [file.name for file in files], side), labels]
-    return ImageDataset(name, len(classes), *result, checksum.hexdigest(), notes)
+    parts = []
+    options = (train_size, "--train-size"), (test_size, "--test-size")
+    for (images, labels), (size, option) in zip(splits, options):
+        chosen = select(labels, size, n_class, option)
+        images, labels = images[chosen], labels[chosen]
+        _update(checksum, images, labels)
+        parts += [images, labels]
+    return ImageDataset(name, n_class, *parts, checksum.hexdigest(), notes)
 
 
-def _files(parts):
-    return [file for files, _ in parts for file in files]
+def _list_splits(root, side):
+    """Return images and labels of both splits, and the number of classes."""
+    train, test = _find(root, (_TRAIN,)), _find(root, _TESTS)
+    classes = None
+    if os.path.isdir(train):
+        classes = {name: label for label, name in enumerate(_subdirectories(train))}
+    images, labels = _list_split(train, classes, side)
+    n_class = int(labels.max()) + 1 if classes is None else len(classes)
+    test_images, test_labels = _list_split(test, classes, side)
+    if test_labels.max() >= n_class:
+        raise DatasetError(
+            f"{test} has the label {test_labels.max()}; those of the training images "
+            f"are 0 to {n_class - 1}"
+        )
+    return [(images, labels), (test_images, test_labels)], n_class
 
 
-def _sound(files, labels, broken):
-    """Return the files that are not broken, and their labels."""
-    kept = [i for i, file in enumerate(files) if file.name not in broken]
-    return [files[i] for i in kept], labels[kept]
+def _list_split(path, classes, side):
+    """Return images and labels of a list or a directory.
+
+    ``classes`` maps class directories to labels. It is None if the training images are
+    in a list.
+    """
+    if os.path.isfile(path):
+        names, labels = _read_list(path)
+        root = os.path.dirname(path)
+    elif classes is None:
+        raise DatasetError(f"{_TRAIN}.txt needs a list for testing, too: {path}.txt")
+    else:
+        names, labels = _list_directories(path, classes)
+        root = path
+    if not names:
+        raise DatasetError(
+            f"{path} has no images; give it a directory for each class, or a list of "
+            f"images ({_TRAIN}.txt, {_TESTS[0]}.txt) in their place"
+        )
+    return FileImages(root, names, side), numpy.array(labels, numpy.int32)
 
 
-def _chosen(root, parts, sizes, n_class):
-    """Return of each part as many files, and labels, as were asked for."""
-    chosen = []
-    flags = ("--train-size", "--test-size")
-    for (files, labels), (folder, size), flag in zip(parts, sizes.items(), flags):
-        if not files:
-            raise DatasetError(f"{root}/{folder} has no images")
-        if size is not None:
-            try:
-                taken = take_balanced(labels, size, n_class)
-            except DatasetError as error:
-                raise DatasetError(f"{flag}: {error}") from None
-            files, labels = [files[i] for i in taken], labels[taken]
-        chosen.append((files, labels))
-    return chosen
+def _find(root, names):
+    """Return the path of the list or the directory of a split."""
+    for name in names:
+        for path in (os.path.join(root, f"{name}.txt"), os.path.join(root, name)):
+            if os.path.exists(path):
+                return path
+    raise DatasetError(
+        f"there is no directory {os.path.join(root, names[0])}; --data takes the "
+        f"directory that has {_TRAIN}/CLASS/* and {_TESTS[0]}/CLASS/*, or the lists "
+        f"{_TRAIN}.txt and {_TESTS[0]}.txt"
+    )
 
 
-def _is_folder(root, name):
-    return os.path.isdir(os.path.join(root, name))
-
-
-def _classes(root, part):
-    """Return the names of the directories in a part, in order."""
-    path = os.path.join(root, part)
+def _read_list(path):
+    """Return the paths and labels of a list."""
+    names, labels = [], []
     try:
-        with os.scandir(path) as entries:
-            return sorted(
-                e.name for e in entries if e.is_dir() and not e.name.startswith(".")
-            )
+        with open(path, "rb") as lines:
+            for line in lines:
+                # Paths may have spaces.
+                name, label = line.rsplit(maxsplit=1)
+                if not label.isdigit() or int(label) >= _CLASS_LIMIT or b"\0" in name:
+                    raise ValueError(line)
+                labels.append(int(label))
+                names.append(os.fsdecode(name))
     except OSError as error:
         raise DatasetError(f"can't read {path}: {error.strerror}") from None
+    except ValueError:
+        raise DatasetError(
+            f"{path}: line {len(names) + 1} is not a path and a label from 0 to "
+            f"{_CLASS_LIMIT - 1}"
+        ) from None
+    return names, labels
 
 
-def _of_classes(root, part, names, classes):
-    """Return the files below directories of classes, and their labels, int32."""
-    files, labels = [], []
-    for name in names:
+def _subdirectories(path):
+    """Return the names of the directories in a directory, in order."""
+    _, folders, _ = next(os.walk(path, onerror=_raise))
+    return sorted(name for name in folders if not name.startswith("."))
+
+
+def _raise(error):
+    raise DatasetError(f"can't read {error.filename}: {error.strerror}")
+
+
+def _list_directories(path, classes):
+    """Return the files below the class directories in a directory, and their labels."""
+    names, labels = [], []
+    for name in _subdirectories(path):
         if name not in classes:
             raise DatasetError(
-                f"{root}/{part} has the class {name}, which {root}/{_TRAIN} has not"
+                f"{path} has the class {name}, which the training images lack"
             )
-        found = files_below(root, f"{part}/{name}")
-        files += found
-        labels += [classes.index(name)] * len(found)
-    return files, numpy.array(labels, numpy.int32)
+        members = []
+        top = os.path.join(path, name)
+        for folder, subfolders, files in os.walk(top, onerror=_raise, followlinks=True):
+            subfolders[:] = [f for f in subfolders if not f.startswith(".")]
+            prefix = folder[len(path) + 1 :]
+            members += [f"{prefix}/{f}" for f in files if not f.startswith(".")]
+        names += sorted(members)
+        labels += [classes[name]] * len(members)
+    return names, labels
 
 
-def _told(root, broken, n_files, skipped):
-    """Return a line that names broken files, or raise it where none may be."""
-    named = ", ".join(
-        f"{os.path.join(root, name)} ({reason})"
-        for name, reason in sorted(broken.items())[:_NAMED]
+def _without_broken(splits, threads, progress):
+    """Return the splits without broken files, and a note that names these."""
+    sound, broken = [], []
+    for images, labels in splits:
+        reasons = _check(images, threads, progress)
+        kept = [i for i, reason in enumerate(reasons) if reason is None]
+        if not kept:
+            raise DatasetError(f"can't decode {images.path(0)}, nor any file beside it")
+        sound.append((images[kept], labels[kept]))
+        broken += [
+            f"{images.path(i)} ({reason})"
+            for i, reason in enumerate(reasons)
+            if reason is not None
+        ]
+    if not broken:
+        return splits, ()
+    n_files = sum(len(labels) for _, labels in splits)
+    more = f", and {len(broken) - _NAMED:,} more" if len(broken) > _NAMED else ""
+    note = (
+        f"{len(broken):,} of {n_files:,} files are left out, because they can't be "
+        f"decoded: {', '.join(broken[:_NAMED])}{more}"
     )
-    more = f" and {len(broken) - _NAMED:,} more" if len(broken) > _NAMED else ""
-    counted = f"{len(broken):,} of {n_files:,} files"
-    if skipped:
-        return f"{counted} are left out, as they are no sound images: {named}{more}"
-    raise DatasetError(
-        f"{counted} are no images: {named}{more}; remove them, or leave them out by "
-        "--skip-broken"
-    )
+    return sound, (note,)
 
 
-def _add(checksum, files, labels):
-    # The number of images keeps the two parts apart.
-    checksum.update(b"%d\n" % len(files))
-    for file, label in zip(files, labels.tolist()):
-        # Below the part, whose name may be val or test.
-        name = os.fsencode(file.name.partition("/")[2])
-        checksum.update(b"%d %d %s\0" % (label, file.size, name))
+def _check(images, threads, progress):
+    """Return why each image can't be decoded, None for those that can."""
+    reasons = []
+    reported = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(images), _CHECKED_AT_ONCE):
+            indices = range(start, min(start + _CHECKED_AT_ONCE, len(images)))
+            reasons += pool.map(decoding.check, map(images.path, indices))
+            if progress and time.monotonic() - reported > _PROGRESS_SECONDS:
+                reported = time.monotonic()
+                progress(f"checking images: {len(reasons):,} of {len(images):,}")
+    return reasons
+
+
+def _update(checksum, images, labels):
+    # The number of images separates the two parts.
+    checksum.update(b"%d\n" % len(labels))
+    for index, label in enumerate(labels.tolist()):
+        try:
+            size = os.stat(images.path(index)).st_size
+        except OSError as error:
+            raise DatasetError(
+                f"can't read {error.filename}: {error.strerror}; remove it, or leave "
+                "out such files with --skip-broken"
+            ) from None
+        checksum.update(b"%d %d %s\0" % (label, size, images.name(index)))

@@ -1,4 +1,6 @@
-"""Sets of images that are made when they are asked for."""
+"""Images that are made on demand."""
+
+from __future__ import annotations
 
 import copy
 
@@ -6,43 +8,46 @@ import numpy
 
 
 class LazyImages:
-    """Images that a mini-batch reads or draws one by one, where an array has them all.
+    """Images that are decoded or drawn one by one, in place of an array of all.
 
-    Indexing gives another such set, and makes no image. A subclass has ``_make``.
+    Indexing returns another such object and makes no image. Subclasses define
+    ``_make(number, random, out)``.
 
     Args:
         n (int): Number of images.
-        side (int): Their height and width in pixels.
+        side (int): Height and width of the images in pixels.
     """
 
-    def __init__(self, n, side):
+    def __init__(self, n: int, side: int) -> None:
         self._numbers = numpy.arange(n)
         self._side = side
 
     @property
-    def shape(self):
-        """That of the array: (N, 3, side, side)."""
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the array of all images: (N, 3, side, side)."""
         return len(self._numbers), 3, self._side, self._side
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._numbers)
 
-    def __getitem__(self, chosen):
-        part = copy.copy(self)
-        part._numbers = self._numbers[chosen]
-        return part
+    def __getitem__(self, chosen) -> LazyImages:
+        subset = copy.copy(self)
+        subset._numbers = self._numbers[chosen]
+        return subset
 
-    def make(self, index, draw, out):
-        """Make one image; threads may call it at once.
+    def make(
+        self, index: int, draw: tuple[int, ...] | None, out: numpy.ndarray
+    ) -> None:
+        """Make one image. Threads may call this method simultaneously.
 
         Args:
-            index (int): Which one.
-            draw (tuple of int or None): What random changes to the image depend on,
-                besides its index; None: there are none, as for testing.
-            out (numpy.ndarray): Gets it, uint8 of shape (3, side, side).
+            index (int): Index of the image.
+            draw (tuple of int or None): Seed, besides the index, of random changes to
+                the image. None makes the image without changes, as for testing.
+            out (numpy.ndarray): Receives the image, uint8 of shape (3, side, side).
 
         Raises:
-            DatasetError: If it can't be made.
+            DatasetError: If the image can't be made.
         """
         random = None
         if draw is not None:

@@ -1,35 +1,42 @@
-"""Mini-batches of images, made ahead of their use where they are not in memory."""
+"""Mini-batches of images; those that are not in memory are prepared in advance."""
+
+from __future__ import annotations
 
 import collections
 import concurrent.futures
 import itertools
-from typing import NamedTuple, Optional
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy
 
-# Batches that are made ahead, at least.
+from chainer_crossbn.datasets.lazy import LazyImages
+
+# Minimum number of mini-batches that are prepared in advance.
 _AHEAD = 2
 
 
 class Request(NamedTuple):
-    """A mini-batch that will be wanted.
+    """A mini-batch to be made.
 
     Attributes:
-        indices (numpy.ndarray): Its images, int64 of shape (n,).
-        draw (tuple of int or None): What its random crops and flips depend on, besides
-            the indices; None: there are none.
+        indices (numpy.ndarray): Indices of its images, int64 of shape (n,).
+        draw (tuple of int or None): Seed, besides the indices, of random crops and
+            flips. None makes the images without these.
     """
 
     indices: numpy.ndarray
-    draw: Optional[tuple] = None
+    draw: tuple[int, ...] | None = None
 
 
-def in_memory(images, requests):
+def in_memory(
+    images: numpy.ndarray, requests: Iterable[Request]
+) -> Iterator[numpy.ndarray]:
     """Yield mini-batches of an array.
 
     Args:
         images (numpy.ndarray): uint8, shape (N, 3, h, w).
-        requests (iterable of Request): May have no end.
+        requests (iterable of Request): May be infinite.
 
     Yields:
         numpy.ndarray: uint8, shape (n, 3, h, w).
@@ -38,40 +45,41 @@ def in_memory(images, requests):
         yield images[request.indices]
 
 
-def in_order(n, size):
-    """Return requests for all of ``n`` images, ``size`` at a time, without crops."""
+def in_order(n: int, size: int) -> list[Request]:
+    """Return requests for ``n`` images in mini-batches of ``size``, without crops."""
     starts = range(0, n, size)
     return [Request(numpy.arange(start, min(start + size, n))) for start in starts]
 
 
 class Loader:
-    """Makes mini-batches in threads, some of them ahead.
+    """Makes mini-batches in threads, some of them in advance.
 
-    What comes out depends on the requests alone, not on the number of threads. In
-    memory are, for each call that has not come to its end, the batch that was asked
-    for last, and ahead of it two batches, or more where these are smaller than
-    threads need: up to twice as many images as threads, rounded up to batches.
+    The results depend on the requests alone, not on the number of threads. For each
+    call that is not exhausted, memory holds the latest mini-batch and the next two, or
+    more if these have fewer than two images per thread.
 
     Args:
         threads (int): Number of threads.
     """
 
-    def __init__(self, threads):
+    def __init__(self, threads: int) -> None:
         self._threads = threads
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, "images")
 
-    def __call__(self, images, requests):
+    def __call__(
+        self, images: numpy.ndarray | LazyImages, requests: Iterable[Request]
+    ) -> Iterator[numpy.ndarray]:
         """Yield mini-batches, as :func:`in_memory` does.
 
         Args:
             images (numpy.ndarray or LazyImages): Shape (N, 3, h, w).
-            requests (iterable of Request): May have no end.
+            requests (iterable of Request): May be infinite.
 
         Yields:
             numpy.ndarray: uint8, shape (n, 3, h, w).
 
         Raises:
-            DatasetError: When a batch is due of which an image can't be made.
+            DatasetError: In place of a mini-batch with an image that can't be made.
         """
         if isinstance(images, numpy.ndarray):
             yield from in_memory(images, requests)
@@ -80,20 +88,21 @@ class Loader:
         pending = collections.deque()
         try:
             for request in requests:
-                pending.append(self._begin(images, request))
-                most = max(_AHEAD, -(-2 * self._threads // len(request.indices)))
-                missing = max(0, most + 1 - len(pending))
+                pending.append(self._submit(images, request))
+                ahead = max(_AHEAD, -(-2 * self._threads // len(request.indices)))
+                missing = max(0, ahead + 1 - len(pending))
                 for following in itertools.islice(requests, missing):
-                    pending.append(self._begin(images, following))
-                yield _finished(pending.popleft())
+                    pending.append(self._submit(images, following))
+                yield _result(*pending.popleft())
             while pending:
-                yield _finished(pending.popleft())
+                yield _result(*pending.popleft())
         finally:
             for _, tasks in pending:
                 for task in tasks:
                     task.cancel()
 
-    def _begin(self, images, request):
+    def _submit(self, images, request):
+        """Return the array of a mini-batch, and the tasks that fill it."""
         batch = numpy.empty((len(request.indices), *images.shape[1:]), numpy.uint8)
         tasks = [
             self._pool.submit(images.make, index, request.draw, out)
@@ -101,13 +110,12 @@ class Loader:
         ]
         return batch, tasks
 
-    def close(self):
-        """End the threads, and make no more."""
+    def close(self) -> None:
+        """Stop the threads."""
         self._pool.shutdown(cancel_futures=True)
 
 
-def _finished(begun):
-    batch, tasks = begun
+def _result(batch, tasks):
     for task in tasks:
         task.result()
     return batch

@@ -314,7 +314,7 @@ _DATA = (
         "data",
         "CIFAR archive (cifar-10-python.tar.gz), unpacked directory, or a directory "
         "that contains either; for folder and imagenet, the directory that contains "
-        "train/CLASS/* and val/CLASS/*",
+        "train/CLASS/* and val/CLASS/*, or the lists train.txt and val.txt",
         type=str,
         default_text="Chainer's cache, else CIFAR is downloaded",
         metavar="PATH",

@@ -45,11 +45,6 @@ def snapshots_of(path):
     return os.path.join(path, "snapshots")
 
 
-def index_of(out):
-    """Return the directory, beside those of runs, that tells which images are sound."""
-    return os.path.join(out, ".index")
-
-
 def is_finished(path):
     """Tell whether a run has written all that it writes."""
     return os.path.isfile(os.path.join(path, "statistics.json"))

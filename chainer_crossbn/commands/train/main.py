@@ -139,8 +139,7 @@ def _run_plan(plan, world, node, watchdog):
     cores = devices.count_cores(node)
     options.complete_threads(args, max(1, cores // node.size))
     watchdog.reach("the reading of the data")
-    index = datasets.Index(run_directory.index_of(args.out))
-    data = on_rank_zero(world, lambda: prepare.load_data(args, index, watchdog))
+    data = on_rank_zero(world, lambda: prepare.load_data(args, watchdog))
     prepare.check_sizes(args, data, world.size * args.virtual_ranks)
     prepare.check_visibility(args, data, world)
     if args.evaluate is not None:
@@ -161,10 +160,10 @@ def _run_plan(plan, world, node, watchdog):
             keep_freed_memory()
             watchdog.reach("the compilation of kernels")
             _compile_kernels(world, node, watchdog)
-        _train(plan, setup, index, details, reason)
+        _train(plan, setup, details, reason)
 
 
-def _train(plan, setup, index, details, reason):
+def _train(plan, setup, details, reason):
     """Train in the run directory, and write the results."""
     args, path, comm = plan.args, plan.path, setup.comm
     setup.watchdog.reach("the making of the network")
@@ -186,7 +185,6 @@ def _train(plan, setup, index, details, reason):
             if comm.rank == 0:
                 run_directory.reopen(path)
         if comm.rank == 0:
-            prepare.keep(index)
             run_directory.write_arguments(path, vars(args), details)
             console.describe(args, details, reason, model, path)
         try:

@@ -39,12 +39,11 @@ def on_rank_zero(world: MPI.Comm, function: Callable[[], T]) -> T:
     return value
 
 
-def load_data(args, index, watchdog):
+def load_data(args, watchdog):
     """Load the images, on rank 0.
 
     Args:
         args (argparse.Namespace): The run's arguments.
-        index (Index): What is known of image files.
         watchdog (Watchdog): Is told that it goes on.
 
     Returns:
@@ -67,19 +66,10 @@ def load_data(args, index, watchdog):
         side=args.image_size,
         skip_broken=args.skip_broken,
         threads=args.decode_threads,
-        index=index,
     )
     for line in data.notes:
         note(line)
     return data
-
-
-def keep(index):
-    """Remember which files are sound; without, the next run looks again."""
-    try:
-        index.save()
-    except OSError as error:
-        note(f"can't write {error.filename}: {error.strerror}")
 
 
 def check_sizes(args, data, n_ranks):
