@@ -1,5 +1,6 @@
 """``python -m chainer_crossbn experiments`` as a user sees it."""
 
+import contextlib
 import json
 import os
 import re
@@ -19,11 +20,11 @@ from chainer_crossbn.experiments import (
     definitions,
     figures,
     jobs,
-    lock,
     records,
     search,
 )
 from chainer_crossbn.experiments.rule import STANDARD, Rule
+from chainer_crossbn.runs.files import lock_directory
 
 SMOKE = definitions.SCALES["smoke"]
 LAPTOP = definitions.SCALES["laptop"]
@@ -103,6 +104,15 @@ def main(out, *words):
     # One run after the other, so that what is printed has an order.
     command = ["--scale", "smoke", "--out", str(out), *words]
     return experiments.main([*command, "--jobs", "1"])
+
+
+@contextlib.contextmanager
+def locked(out):
+    """Hold the lock as another runner does."""
+    out.mkdir(exist_ok=True)
+    descriptor = lock_directory(out, "it is locked")
+    yield
+    os.close(descriptor)
 
 
 def files(root):
@@ -482,7 +492,7 @@ def test_a_directory_of_another_run_is_refused(fake, out, capsys):
 
 
 def test_two_runners_at_once(fake, out, capsys):
-    with lock.held(out):
+    with locked(out):
         assert main(out) == 2
         assert one_error(capsys, "already")
     assert not (out / "runs").exists()
@@ -498,7 +508,7 @@ def test_stop(fake, out, capsys, signum):
     message = "chainer_crossbn experiments: stopped; the same command goes on\n"
     assert capsys.readouterr().err == message
     # Free again, so that no process that the run has started is alive.
-    with lock.held(out):
+    with locked(out):
         assert [p for p in out.glob("*/*-s0") if p.is_dir()] == [out / NONE]
 
 
@@ -525,7 +535,7 @@ def test_smoke(out):
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    with lock.held(out):
+    with locked(out):
         assert [p for p in out.glob("*/*-s0") if p.is_dir()] == [begun]
 
     done = subprocess.run(command, stdout=subprocess.PIPE, timeout=900, **options)

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chainer_crossbn.errors import UsageError
-from chainer_crossbn.experiments import records, rule_paths
+from chainer_crossbn.experiments import rule_paths
 from chainer_crossbn.experiments.results import NotRun
 from chainer_crossbn.experiments.rule import Rule
 from chainer_crossbn.plotting import networks
+from chainer_crossbn.runs.files import write_json
 
 _FILE = "map.json"
 _COMMITTED = Path(__file__).resolve().parents[2] / "reproduction" / "laptop" / _FILE
@@ -90,7 +91,7 @@ def conclude(found):
         NotRun: As :func:`outcome` does; then nothing is written.
     """
     chosen_by = outcome(found)
-    records.write(Path(found.out, _FILE), chosen_by)
+    write_json(Path(found.out, _FILE), chosen_by)
     return chosen_by
 
 

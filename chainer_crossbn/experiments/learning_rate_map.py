@@ -15,7 +15,7 @@ from chainer_crossbn.runs.reading import (
     TRAIN_ACCURACY,
     TRAIN_LOSS,
     Run,
-    read_json,
+    read_record,
 )
 
 NAME = "map"
@@ -119,16 +119,12 @@ def _read(job, out):
 def _at_chance(job, out):
     """Return what stands in for a run that has diverged."""
     directory = job.directory(out)
-    record = read_json(directory / "args.json")
+    record = read_record(directory)
     epochs = np.arange(1.0, dict(job.flags)["epoch"] + 1)
     chance, nothing = np.full_like(epochs, records.CHANCE), np.full_like(epochs, np.nan)
     return Run(
         directory=directory,
-        arguments=record["arguments"],
-        n_ranks=record["n_ranks"],
-        virtual_ranks=record.get("virtual_ranks", 1),
-        device=record.get("device", ""),
-        dataset=record.get("dataset", {}),
+        record=record,
         columns={
             "epoch": epochs,
             "train_time": nothing,

@@ -6,7 +6,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from chainer_crossbn.experiments import records
+from chainer_crossbn.runs.files import write_json
 
 _NAME = "machine.json"
 
@@ -41,7 +41,7 @@ def record(out):
     machines = read(out)
     here = describe()
     if here not in machines:
-        records.write(Path(out, _NAME), [*machines, here])
+        write_json(Path(out, _NAME), [*machines, here])
 
 
 def read(out):

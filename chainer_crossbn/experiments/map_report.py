@@ -4,7 +4,6 @@ from chainer_crossbn.experiments import (
     chosen_rules,
     comparisons,
     rules_by_claims,
-    tables,
 )
 from chainer_crossbn.experiments.claims import FAILS, HOLDS
 from chainer_crossbn.experiments.learning_rate_map import has_diverged
@@ -12,6 +11,7 @@ from chainer_crossbn.experiments.results import NotRun
 from chainer_crossbn.experiments.rule_paths import LARGEST_BATCH
 from chainer_crossbn.experiments.rules_by_claims import NOT_RUN, NUMBERS, UNCLEAR
 from chainer_crossbn.plotting import networks, style
+from chainer_crossbn.text import markdown_table
 
 _SHORT = {HOLDS: "**yes**", FAILS: "no", UNCLEAR: "?", NOT_RUN: "–"}
 _KEY = (
@@ -106,7 +106,7 @@ def _table(found, judgements):
     ]
     lines.append(("rules under which it holds", "", "", *counts, "", ""))
     head = ("init", "scaling", "rate", *NUMBERS, "hold", "mean [%]")
-    return tables.markdown(head, lines)
+    return markdown_table(head, lines)
 
 
 def _sentences(found, judgements):

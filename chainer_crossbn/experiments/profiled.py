@@ -1,9 +1,9 @@
 """Where the time of the runs goes: figures and a table of their profiles."""
 
 from chainer_crossbn.experiments.definitions import Setting, experiments, optional
-from chainer_crossbn.experiments.tables import markdown
 from chainer_crossbn.plotting import networks, profiles
 from chainer_crossbn.plotting.groups import group_runs
+from chainer_crossbn.text import markdown_table
 
 # Whose iteration is drawn rank by rank: the fastest and the slowest of the paper.
 _TIME_LINES = tuple(
@@ -61,7 +61,7 @@ def table(results):
                 f"{sum(components.values()):.1f}",
             )
         )
-    return markdown(("network", "batch", *profiles.COMPONENTS, "in all"), lines)
+    return markdown_table(("network", "batch", *profiles.COMPONENTS, "in all"), lines)
 
 
 def _settings(results):

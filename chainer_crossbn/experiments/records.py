@@ -1,12 +1,9 @@
-"""What is there of a run, and what of it is kept."""
+"""What is there of a run."""
 
-import json
 import os
-from pathlib import Path
 
 from chainer_crossbn.errors import UsageError
-from chainer_crossbn.runs.files import replacing
-from chainer_crossbn.runs.reading import BrokenRun, read_json, read_run
+from chainer_crossbn.runs.reading import BrokenRun, read_record, read_run
 
 MISSING, BROKEN, FINISHED = "missing", "broken", "finished"
 CHANCE = 0.1  # of ten classes
@@ -49,21 +46,21 @@ def read(job, out):
     """
     directory = job.directory(out)
     try:
-        run = read_run(directory / "log")
+        run = read_run(directory)
     except BrokenRun:
         return None
     if not (run.finished and (directory / "statistics.json").is_file()):
         return None
     if job.timed and run.virtual_ranks > 1:
         raise UsageError(f"{directory} has virtual ranks; its times don't count")
-    _check(job, directory, run.arguments, run.n_ranks)
+    _check(job, directory, run.record)
     return run
 
 
-def _check(job, directory, arguments, n_ranks):
+def _check(job, directory, record):
     wanted = {flag.replace("-", "_"): value for flag, value in job.flags}
     wanted["ranks"] = job.ranks
-    found = {**arguments, "ranks": n_ranks}
+    found = {**record["arguments"], "ranks": record["n_ranks"]}
     for name, value in wanted.items():
         if found.get(name) != value:
             raise UsageError(
@@ -86,12 +83,12 @@ def has_diverged(job, out):
         return False
     directory = job.directory(out)
     try:
-        record = read_json(directory / "args.json")
-        if not record.get("diverged"):
-            return False
-        _check(job, directory, record["arguments"], record["n_ranks"])
-    except (BrokenRun, AttributeError, KeyError):
+        record = read_record(directory)
+    except BrokenRun:
         return False
+    if not record.get("diverged"):
+        return False
+    _check(job, directory, record)
     return True
 
 
@@ -100,43 +97,3 @@ def accuracy(job, out):
     if has_diverged(job, out):
         return CHANCE
     return read(job, out).final_accuracy
-
-
-def set_aside(job, out):
-    """Rename the directory of a broken run, and return its new path."""
-    directory = job.directory(out)
-    n = 1
-    while os.path.lexists(aside := Path(f"{directory}.broken-{n}")):
-        n += 1
-    os.rename(directory, aside)
-    return aside
-
-
-def strip(job, out):
-    """Take out of ``args.json`` what tells of the machine's users and not of the run.
-
-    These are the paths of the data and of the output, and the hosts and process
-    numbers of the ranks, of which the number of nodes is kept.
-
-    Args:
-        job (Job): A finished run.
-        out (str): Directory that gathers all.
-    """
-    path = job.directory(out) / "args.json"
-    record = json.loads(path.read_text())
-    record["arguments"].update(data=None, out=None)
-    ranks = record.pop("ranks", None)
-    if ranks:
-        record["n_nodes"] = len({rank["host"] for rank in ranks})
-    write(path, record)
-
-
-def write(path, content):
-    """Write a JSON file, whole or not at all.
-
-    Args:
-        path (pathlib.Path): Where to.
-        content: What :func:`json.dumps` takes.
-    """
-    with replacing(path) as file:
-        file.write(json.dumps(content, indent=2).encode() + b"\n")

@@ -14,7 +14,6 @@ from chainer_crossbn.experiments import (
     map_report,
     profiled,
     records,
-    results,
     scaling_runs,
     search,
     summary,
@@ -23,6 +22,7 @@ from chainer_crossbn.experiments import (
 from chainer_crossbn.experiments.definitions import SCALES, experiments
 from chainer_crossbn.experiments.evaluation import Evaluation
 from chainer_crossbn.plotting import files, networks, style
+from chainer_crossbn.text import markdown_table
 
 NAME = "REPRODUCTION.md"
 QUICK_CHECK = "laptop"
@@ -114,7 +114,7 @@ def _text(found, shown, parent):
         judgements=summary.judgements(judged),
         notes=notes.read_text("utf-8").strip() + "\n\n" if notes.exists() else "",
         machine=tables.machines(
-            _PAPER_MACHINE, machine.read(found.out), results.record(runs[0])
+            _PAPER_MACHINE, machine.read(found.out), runs[0].record
         ),
         experiments="\n\n".join(_experiments(_of_paper(found), found, rest)),
         beyond=_beyond(found, rest, parent),
@@ -216,7 +216,7 @@ def _scaling(found, parent):
     ]
     head = ("network", "batch", "ranks", "fitted without")
     head += ("predicted [ms]", "measured [ms]", "error")
-    parts = [tables.markdown(head, checks)]
+    parts = [markdown_table(head, checks)]
     if found.model is not found:
         parts.insert(0, _FROM_QUICK_CHECK)
     if Path(found.model.out, name, f"{name}.png").exists():

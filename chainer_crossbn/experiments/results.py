@@ -1,9 +1,9 @@
 """The finished runs of an evaluation, by what they trained."""
 
-import json
 import re
 
 from chainer_crossbn.experiments import definitions, jobs, records
+from chainer_crossbn.runs.reading import read_statistics
 
 # How the ranks' running statistics of normalBN are read in a test.
 READINGS = {
@@ -150,7 +150,7 @@ def tested(run, reading):
     Returns:
         float: Between 0 and 1.
     """
-    readings = _statistics(run)["test"]
+    readings = read_statistics(run.directory)["test"]
     if reading not in readings:
         return run.final_accuracy
     return readings[reading]["accuracy"]
@@ -162,16 +162,4 @@ def deviations(run):
     Returns:
         list of dict: As in ``statistics.json``, layer by layer.
     """
-    return _statistics(run)["layers"]
-
-
-def record(run):
-    """Return all that ``args.json`` has of a run."""
-    return json.loads((run.directory / "args.json").read_text())
-
-
-def _statistics(run):
-    path = run.directory / "statistics.json"
-    if not path.exists():  # the run has diverged, and so ended early
-        return {"test": {}, "layers": []}
-    return json.loads(path.read_text())
+    return read_statistics(run.directory)["layers"]

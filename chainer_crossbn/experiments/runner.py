@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chainer_crossbn.errors import UsageError
-from chainer_crossbn.experiments import costs, jobs, lock, machine, records
+from chainer_crossbn.experiments import costs, jobs, machine, records
+from chainer_crossbn.runs.files import lock_directory, set_aside
+from chainer_crossbn.runs.run_directory import strip_record
 
 _REFUSED = 2
 _LOOK_EVERY = 0.05
@@ -60,7 +62,7 @@ def run(planned, out, data=None, at_once=1, say=print):
             refused.
         Stopped: By SIGINT or SIGTERM, once all processes of the present runs are ended.
     """
-    with lock.held(out) as descriptor, _signals() as signals:
+    with _locked(out) as descriptor, _signals() as signals:
         machine.record(out)
         todo, measured = _look(planned, out)
         todo.sort(key=lambda job: job.timed)
@@ -112,7 +114,7 @@ class _Runner:
         left = costs.in_words(costs.left([job, *later], self._measured, at_once))
         self._say(f"[{self._n_started}/{self._n_runs}] {job.name} ({left} left)")
         if records.state(job, self._out) == records.BROKEN:
-            aside = records.set_aside(job, self._out)
+            aside = set_aside(job.directory(self._out))
             self._say(f"  run again; what was there is {aside}")
         output = Path(f"{job.directory(self._out)}.output")
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,7 @@ class _Runner:
                 self.failed.append(job)
                 self._say(f"  {job.name} FAILED: {problem}")
                 continue
-            records.strip(job, self._out)
+            strip_record(job.directory(self._out))
             duration = time.monotonic() - ended.started
             self._measured.append((job, duration))
             accuracy = records.accuracy(job, self._out)
@@ -177,7 +179,7 @@ def _look(planned, out):
         if records.state(job, out) != records.FINISHED:
             todo.append(job)
             continue
-        records.strip(job, out)
+        strip_record(job.directory(out))
         done = records.read(job, out)
         if done is not None:
             measured.append((job, costs.START + done.total_time))
@@ -194,6 +196,29 @@ def _end(process):
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@contextmanager
+def _locked(out):
+    """Hold the lock of the directory that contains the runs; yield its descriptor.
+
+    The runs inherit the descriptor, so that a run that outlives the runner keeps the
+    lock.
+    """
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"can't write into {out}: {error.strerror}; choose another --out"
+        ) from None
+    descriptor = lock_directory(
+        out,
+        f"runs are being made in {out} already; wait for them, or choose another --out",
+    )
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from chainer_crossbn.errors import UsageError
 from chainer_crossbn.experiments import jobs, records
 from chainer_crossbn.experiments.definitions import Setting
 from chainer_crossbn.experiments.rule import STANDARD, Rule
+from chainer_crossbn.runs.files import write_json
 
 NAME = "search"
 TITLE = "Search of initialization and learning rate, before all others"
@@ -69,7 +70,7 @@ def conclude(scale, out):
             }
         )
     chosen = max(scores, key=lambda entry: entry["score"])
-    records.write(
+    write_json(
         Path(out, _FILE),
         {"program": "chainer_crossbn", "scale": scale.name, "rules": scores},
     )

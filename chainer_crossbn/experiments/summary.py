@@ -2,9 +2,10 @@
 
 import textwrap
 
-from chainer_crossbn.experiments import machine, results, tables
+from chainer_crossbn.experiments import machine
 from chainer_crossbn.experiments.claims import NOT_RUN
 from chainer_crossbn.plotting import style
+from chainer_crossbn.text import markdown_table
 
 _WIDTH = 88
 _PAPER = (
@@ -84,7 +85,7 @@ def table(evaluation, judged):
             is_there = judgement.deciding != NOT_RUN
             cells.append(judgement.verdict if is_there else NOT_RUN)
         lines.append((claim.number, claim.paper, *cells))
-    return f"{tables.markdown(head, lines)}\n\n{textwrap.fill(_NUMBERS, _WIDTH)}"
+    return f"{markdown_table(head, lines)}\n\n{textwrap.fill(_NUMBERS, _WIDTH)}"
 
 
 def judgements(judged):
@@ -132,7 +133,7 @@ def _size(evaluation):
 
 def _machine(evaluation):
     """Name the machines in a sentence."""
-    record = results.record(evaluation.runs[0])
+    record = evaluation.runs[0].record
     device = "no GPU" if record["device"] == "CPU" else "with GPUs"
     found = dict.fromkeys(
         f"{each['cores']} cores of {each['cpu'] or 'an unknown CPU'}"

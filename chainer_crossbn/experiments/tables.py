@@ -7,8 +7,8 @@ from chainer_crossbn.experiments.definitions import Setting
 from chainer_crossbn.plotting import networks
 from chainer_crossbn.plotting.papers import AS_WRITTEN_SECONDS
 from chainer_crossbn.runs.reading import TRAIN_ACCURACY
+from chainer_crossbn.text import markdown_table
 
-_ACROSS = "---"
 _MISSING = "–"
 
 
@@ -41,7 +41,7 @@ def runs(results, settings):
                 _spread([_training(run) for run in found], ".1f"),
             )
         )
-    return markdown(head, lines)
+    return markdown_table(head, lines)
 
 
 def times(results, settings):
@@ -79,7 +79,7 @@ def times(results, settings):
                 _quotient(theirs, AS_WRITTEN_SECONDS["none"]),
             )
         )
-    return markdown(head, lines)
+    return markdown_table(head, lines)
 
 
 def rates(results, settings):
@@ -104,7 +104,7 @@ def rates(results, settings):
         lines.append((networks.name(bn), *cells))
     standard = results.rule.rate(batch * results.scale.ranks)
     head = ("learning rate", *(f"{rate * standard:g}" for rate in multiples))
-    return markdown(head, lines)
+    return markdown_table(head, lines)
 
 
 def grid(outcome):
@@ -120,7 +120,7 @@ def grid(outcome):
     members = list(rules[0]["test_accuracy"])
     head = ("init", f"rate at {rule.REFERENCE_GLOBAL_BATCH}", "with the global batch")
     head += ("score", *(_member(name) for name in members))
-    return markdown(
+    return markdown_table(
         head,
         [
             (
@@ -151,7 +151,7 @@ def machines(paper, found, record):
     names = ["this machine"]
     if len(found) > 1:
         names = [f"machine {n}" for n in range(1, len(found) + 1)]
-    return markdown(
+    return markdown_table(
         ("", "the paper: TSUBAME-KFC", *names),
         [(row, text, *(c.get(row, _MISSING) for c in columns)) for row, text in paper],
     )
@@ -199,14 +199,3 @@ def _quotient(value, reference):
     if value is None or reference is None:
         return _MISSING
     return f"{value / reference:.3f}"
-
-
-def markdown(head, lines):
-    """Return a table in Markdown.
-
-    Args:
-        head (tuple): Names of the columns.
-        lines (list of tuple): Cells.
-    """
-    rows = [head, [_ACROSS] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from chainer_crossbn.plotting import networks, style
+from chainer_crossbn.runs.networks import OPTIONS
 
 # Arguments that change neither what is learned nor what is compared. A seed is what
 # the runs of a group differ in; `threads` and `decode_threads` follow from the machine;
@@ -92,7 +93,7 @@ def settings_of(run):
         "dataset": run.dataset.get("name", run.arguments.get("dataset")),
         "checksum": run.dataset.get("checksum"),
     }
-    left_out = _NOT_COMPARED | networks.OPTIONS | {"bn", "batchsize"}
+    left_out = _NOT_COMPARED | OPTIONS | {"bn", "batchsize"}
     return {
         name: value
         for name, value in settings.items()

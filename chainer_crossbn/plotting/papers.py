@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from chainer_crossbn.plotting import bars, curves, networks, style
 from chainer_crossbn.plotting import groups as grouping
+from chainer_crossbn.text import printable
 
 # Seconds of the runs in the paper's Table 2.
 PAPER_SECONDS = {"none": 748, "normal": 804, "multigpu": 1211}
@@ -117,7 +118,7 @@ def _scales(paper, groups):
         whole = [s for s in scales if _is_whole(s, paper)]
         if whole:
             return whole, None
-    names = [style.clean(name) for name in grouping.differences(members)]
+    names = [printable(name) for name in grouping.differences(members)]
     return [], f"its runs differ in {', '.join(names)}"
 
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import matplotlib
 
+from chainer_crossbn.text import printable
+
 _MARKERS = {2: "v", 4: "s", 8: "^", 16: "D", 32: "P", 64: "o"}
 _OTHER_MARKER = "X"
 _WORDS = {
@@ -66,25 +68,18 @@ def lighter(colour, amount):
 
 def setting(name, value):
     """A setting in words, such as ``"8 ranks"`` or ``"lr 0.05"``."""
-    words = clean(name.replace("_", " "))
+    words = printable(name.replace("_", " "))
     if value is None:
         return f"{words} unset"
     if isinstance(value, bool):
         return words if value else f"no {words}"
     if name in ("dataset", "model"):
-        return _WORDS.get(str(value), clean(value))
-    number = f"{value:.4g}" if isinstance(value, float) else clean(value)
+        return _WORDS.get(str(value), printable(value))
+    number = f"{value:.4g}" if isinstance(value, float) else printable(value)
     if name in _COUNTED and isinstance(value, int):
         one, many = _COUNTED[name]
         return f"{value:,} {one if value == 1 else many}"
     return f"{words} {number}"
-
-
-def clean(text, longest=40):
-    """Make text from a file safe to print on one line, and not too long."""
-    text = " ".join(str(text).split())
-    text = "".join(sign if sign.isprintable() else "?" for sign in text)
-    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def plain(text):
