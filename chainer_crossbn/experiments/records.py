@@ -1,45 +1,44 @@
-"""What is there of a run."""
+"""The run directory of a job: whether its run is there, and is the right one."""
 
 import os
+from pathlib import Path
+from typing import Any, Optional
 
 from chainer_crossbn.errors import UsageError
-from chainer_crossbn.runs.reading import BrokenRun, read_record, read_run
+from chainer_crossbn.experiments.jobs import Job
+from chainer_crossbn.runs.reading import BrokenRun, Run, read_record, read_run
 
 MISSING, BROKEN, FINISHED = "missing", "broken", "finished"
 CHANCE = 0.1  # of ten classes
 
 
-def state(job, out):
-    """Tell how far a run is.
+def state(job: Job, out: str) -> str:
+    """Return the state of a run.
 
     Args:
         job (Job): The run.
-        out (str): Directory that gathers all.
+        out (str): Directory that contains all runs.
 
     Returns:
-        str: :data:`MISSING`, :data:`BROKEN` (it has begun, and can't go on) or
+        str: :data:`MISSING`, :data:`BROKEN` (it has started, and can't be resumed) or
         :data:`FINISHED` (its log has the last epoch, and ``statistics.json`` is there;
         or it has diverged, and may end early).
 
     Raises:
         UsageError: If its directory holds another run.
     """
-    directory = job.directory(out)
-    if not os.path.lexists(directory):
+    if not os.path.lexists(job.directory(out)):
         return MISSING
     done = has_diverged(job, out) or read(job, out) is not None
     return FINISHED if done else BROKEN
 
 
-def read(job, out):
-    """Read a finished run.
+def read(job: Job, out: str) -> Optional[Run]:
+    """Read a run, or return ``None`` if it is not finished.
 
     Args:
         job (Job): The run.
-        out (str): Directory that gathers all.
-
-    Returns:
-        chainer_crossbn.runs.reading.Run or None: The run, if it is finished.
+        out (str): Directory that contains all runs.
 
     Raises:
         UsageError: If its directory holds another run.
@@ -57,24 +56,12 @@ def read(job, out):
     return run
 
 
-def _check(job, directory, record):
-    wanted = {flag.replace("-", "_"): value for flag, value in job.flags}
-    wanted["ranks"] = job.ranks
-    found = {**record["arguments"], "ranks": record["n_ranks"]}
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise UsageError(
-                f"{directory} was made with {name} {found.get(name)}, not {value}; "
-                "choose another --out"
-            )
-
-
-def has_diverged(job, out):
-    """Tell whether a run that may end early has ended at a loss that is not finite.
+def has_diverged(job: Job, out: str) -> bool:
+    """Return whether a run that may end early ended because its loss is not finite.
 
     Args:
         job (Job): The run.
-        out (str): Directory that gathers all.
+        out (str): Directory that contains all runs.
 
     Raises:
         UsageError: If its directory holds another run.
@@ -92,8 +79,20 @@ def has_diverged(job, out):
     return True
 
 
-def accuracy(job, out):
+def accuracy(job: Job, out: str) -> float:
     """Return the final test accuracy of a finished run; chance if it has diverged."""
     if has_diverged(job, out):
         return CHANCE
     return read(job, out).final_accuracy
+
+
+def _check(job: Job, directory: Path, record: dict[str, Any]) -> None:
+    expected = {flag.replace("-", "_"): value for flag, value in job.flags}
+    expected["ranks"] = job.ranks
+    recorded = {**record["arguments"], "ranks": record["n_ranks"]}
+    for name, value in expected.items():
+        if recorded.get(name) != value:
+            raise UsageError(
+                f"{directory} was made with {name} {recorded.get(name)}, not {value}; "
+                "choose another --out"
+            )

@@ -1,7 +1,6 @@
 """The command line of ``train_cifar.py``."""
 
 import argparse
-import math
 
 import chainer
 
@@ -9,6 +8,7 @@ from chainer_crossbn.commands.command_line import Parser, add, number
 from chainer_crossbn.commands.train import data_options, normalization_options, threads
 from chainer_crossbn.errors import UsageError
 from chainer_crossbn.models import MODELS, OPTIONS, normalizations, takers
+from chainer_crossbn.runs.learning_rate import default_rate
 
 INITIALIZERS = {
     "he": chainer.initializers.HeNormal,
@@ -16,19 +16,6 @@ INITIALIZERS = {
     "glorot": chainer.initializers.GlorotNormal,
 }
 COMMUNICATORS = ("host", "naive", "flat", "pure_nccl", "staged", "non_cuda_aware")
-
-_REFERENCE_LR = 0.01
-_REFERENCE_GLOBAL_BATCH = 512
-
-
-def default_lr(global_batchsize):
-    """Return the base learning rate of a global batch size, the same for all networks.
-
-    It is 0.01 at 512 images and goes with the square root (Krizhevsky, "One weird trick
-    for parallelizing convolutional neural networks", 2014).
-    """
-    return _REFERENCE_LR * math.sqrt(global_batchsize / _REFERENCE_GLOBAL_BATCH)
-
 
 # What the result of a run depends on, besides the data and the number of ranks.
 OF_RESULT = (
@@ -276,7 +263,7 @@ def complete(args, n_processes):
         UsageError: If the groups of ``--bn-group-size`` do not come out even.
     """
     n_ranks = n_processes * args.virtual_ranks
-    args.lr = args.lr or default_lr(args.batchsize * n_ranks)
+    args.lr = args.lr or default_rate(args.batchsize * n_ranks)
     for option in ("width", "fc_units"):
         if getattr(args, option) is None:
             setattr(args, option, OPTIONS[args.model].get(option))
