@@ -1,7 +1,8 @@
-"""Words, markers and looks: the same in every figure."""
+"""Labels, markers and looks that all figures share."""
 
 import re
 import textwrap
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import matplotlib
@@ -10,7 +11,7 @@ from chainer_crossbn.text import printable
 
 _MARKERS = {2: "v", 4: "s", 8: "^", 16: "D", 32: "P", 64: "o"}
 _OTHER_MARKER = "X"
-_WORDS = {
+_NAMES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "synthetic": "synthetic images",
@@ -47,7 +48,7 @@ _RC = {
 
 
 @contextmanager
-def applied():
+def applied() -> Iterator[None]:
     """Draw and save under the package's style, whatever the user's matplotlibrc."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -55,43 +56,43 @@ def applied():
         yield
 
 
-def marker(batch):
-    """The marker of a batch size."""
+def marker(batch: int) -> str:
+    """Return the marker of a batch size."""
     return _MARKERS.get(batch, _OTHER_MARKER)
 
 
-def lighter(colour, amount):
+def lighter(colour: object, amount: float) -> tuple[float, ...]:
     """Mix a colour with white; ``amount`` 0 leaves it, 1 gives white."""
     rgb = matplotlib.colors.to_rgb(colour)
     return tuple(part + (1 - part) * amount for part in rgb)
 
 
-def setting(name, value):
-    """A setting in words, such as ``"8 ranks"`` or ``"lr 0.05"``."""
-    words = printable(name.replace("_", " "))
+def setting(name: str, value: object) -> str:
+    """Describe a setting, such as ``"8 ranks"`` or ``"lr 0.05"``."""
+    label = printable(name.replace("_", " "))
     if value is None:
-        return f"{words} unset"
+        return f"{label} unset"
     if isinstance(value, bool):
-        return words if value else f"no {words}"
+        return label if value else f"no {label}"
     if name in ("dataset", "model"):
-        return _WORDS.get(str(value), printable(value))
+        return _NAMES.get(str(value), printable(value))
     number = f"{value:.4g}" if isinstance(value, float) else printable(value)
     if name in _COUNTED and isinstance(value, int):
         one, many = _COUNTED[name]
         return f"{value:,} {one if value == 1 else many}"
-    return f"{words} {number}"
+    return f"{label} {number}"
 
 
-def plain(text):
-    """Keep matplotlib from reading mathematics into a label."""
+def plain(text: str) -> str:
+    """Escape what Matplotlib would typeset as mathematics."""
     return text.replace("$", r"\$")
 
 
-def wrap(text, inches):
-    """Break text into lines that fit the small print of a figure that wide."""
+def wrap(text: str, inches: float) -> str:
+    """Break text into lines that fit a width in the small print."""
     return "\n".join(textwrap.wrap(plain(text), int(15 * inches)))
 
 
-def slug(text):
+def slug(text: str) -> str:
     """Make text fit for a file name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
