@@ -27,7 +27,7 @@ from chainer_crossbn.runs.files import (
 _TEMPORARY_LOG = re.compile(r"log[a-z0-9_]{8}")
 
 
-def path_of(out: str, name: str) -> str:
+def run_path(out: str, name: str) -> str:
     """Return the path of a run.
 
     Args:
@@ -42,12 +42,12 @@ def path_of(out: str, name: str) -> str:
     return os.path.join(out, name)
 
 
-def snapshots_of(path: str) -> str:
+def snapshots_path(path: str) -> str:
     """Return the directory of a run's snapshots."""
     return os.path.join(path, "snapshots")
 
 
-def index_of(out: str) -> str:
+def index_path(out: str) -> str:
     """Return the directory beside the runs that records which images are valid."""
     return os.path.join(out, ".index")
 
@@ -102,7 +102,7 @@ def lock(path: str) -> int:
     )
 
 
-def create_anew(path: str) -> tuple[int, Optional[str]]:
+def create_or_replace(path: str) -> tuple[int, Optional[str]]:
     """Create and lock the directory of a run; rename one that has no snapshot yet.
 
     Args:

@@ -134,7 +134,7 @@ def _run(argv, world, node, watchdog):
     args.threads = args.threads or of_a_rank
     data_options.complete_threads(args, of_a_rank)
     watchdog.at("the reading of the data")
-    index = datasets.Index(run_directory.index_of(args.out))
+    index = datasets.Index(run_directory.index_path(args.out))
     data = on_rank_zero(world, lambda: prepare.load_data(args, index, watchdog))
     prepare.check_sizes(args, data, world.size * args.virtual_ranks)
     prepare.check_sight(args, data, world)

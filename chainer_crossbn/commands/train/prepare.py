@@ -128,7 +128,7 @@ def claim(plan, data):
         return lock
     if plan.args.resume is None:
         return run_directory.create(plan.path)
-    lock, aside = run_directory.create_anew(plan.path)
+    lock, aside = run_directory.create_or_replace(plan.path)
     if aside is not None:
         note(f"what is now {aside} had no snapshot yet; the run begins anew")
     return lock
@@ -152,7 +152,7 @@ def restore(plan, trainer, comm, device):
     parts = {}
 
     def read():
-        folder = run_directory.snapshots_of(plan.path)
+        folder = run_directory.snapshots_path(plan.path)
         found = storage.read_newest(folder, note)
         if found is None:
             raise UsageError(

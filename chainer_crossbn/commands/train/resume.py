@@ -52,7 +52,7 @@ def plan(argv, n_processes):
     given = options.parse(argv, given_only=True)
     if given.resume in (None, "auto"):
         args = _complete(options.parse(argv), n_processes)
-        path = run_directory.path_of(args.out, args.name)
+        path = run_directory.run_path(args.out, args.name)
         if given.resume is None or not _has_begun(path):
             return Plan(args, path, None)
     else:
@@ -154,7 +154,7 @@ def _complete(args, n_processes):
 
 def _has_begun(path):
     return run_directory.is_finished(path) or bool(
-        storage.iterations(run_directory.snapshots_of(path))
+        storage.iterations(run_directory.snapshots_path(path))
     )
 
 
