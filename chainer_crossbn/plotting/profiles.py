@@ -48,8 +48,6 @@ class Profile:
 
     Attributes:
         components (dict): Component -> milliseconds per iteration.
-        layers (dict): Path of a layer -> float64 array of shape (4,): milliseconds of
-            forward, backward, wait and transfer.
         events (list): Of one iteration: (rank, kind, layer, start, duration), in
             milliseconds.
 
@@ -61,21 +59,12 @@ class Profile:
         try:
             epochs = content["epochs"][1:] or content["epochs"]
             counts = np.array([epoch["iterations"] for epoch in epochs], np.float64)
-            shares = counts / counts.sum()
-
-            def mean(table):
-                values = shares @ (np.array(table, np.float64) / 1e3)
-                if not np.all(np.isfinite(values)):
-                    raise ValueError
-                return values
-
-            times = mean([epoch["components"] for epoch in epochs])
+            table = np.array([epoch["components"] for epoch in epochs], np.float64)
+            times = counts / counts.sum() @ (table / 1e3)
+            if not np.all(np.isfinite(times)):
+                raise ValueError
             by_name = dict(zip(content["components"], times.tolist()))
             self.components = {name: by_name[name] for name in COMPONENTS}
-            self.layers = {
-                layer: mean([epoch["layers"][layer] for epoch in epochs])
-                for layer in epochs[0]["layers"]
-            }
             names = content["timeline"]["layers"]
             self.events = [
                 (int(rank), str(kind), str(names[layer]), start / 1e3, span / 1e3)
