@@ -12,5 +12,8 @@ To read it from the question to the answer:
 
 :mod:`.search` chooses one rule. :mod:`.learning_rate_map` is a grid of learning rates:
 :mod:`.map_choice` chooses two rules by it, and :mod:`.rules_by_claims` judges the
-claims under every rule. Nothing here imports Chainer or MPI.
+claims under every rule.
+
+Everywhere, ``out`` is the directory that contains the runs, and ``scale`` their
+:class:`.definitions.Scale`. Nothing here imports Chainer or MPI.
 """

@@ -100,9 +100,6 @@ CLAIMS: list[Claim] = []
 def judge_claims(evaluation: Evaluation) -> dict[Claim, dict[str, Judgement]]:
     """Judge all claims.
 
-    Args:
-        evaluation (Evaluation): The finished runs.
-
     Returns:
         dict: Claim -> name of a rule -> judgement. A claim that is not judged by rule
         has the first rule alone.

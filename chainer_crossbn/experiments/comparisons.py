@@ -30,11 +30,7 @@ class Part(NamedTuple):
 
 
 def margin(n_test: int) -> float:
-    """Return the least difference between accuracies of networks that differ.
-
-    Args:
-        n_test (int): Number of test images.
-    """
+    """Return the least difference between accuracies of networks that differ."""
     return 2 * math.sqrt(0.5 / n_test)
 
 

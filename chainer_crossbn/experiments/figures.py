@@ -27,9 +27,6 @@ _AT_4, _AT_64, _AT_2 = (tuple(Setting(bn, b) for bn in NETWORKS) for b in (4, 64
 def draw(evaluation: Evaluation) -> dict[str, Figure]:
     """Draw all figures that there are runs for.
 
-    Args:
-        evaluation (Evaluation): The finished runs.
-
     Returns:
         dict: Name of a figure, as :meth:`.Evaluation.figure_name` gives it for an
         experiment -> figure.

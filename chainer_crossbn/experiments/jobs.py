@@ -80,12 +80,7 @@ class Job:
         return Path(out, self.name)
 
     def command(self, out: str, data: Optional[str] = None) -> list[str]:
-        """Return the command line, from ``mpiexec`` on.
-
-        Args:
-            out (str): Directory that contains all runs.
-            data (str or None): Value of ``--data``.
-        """
+        """Return the command line, from ``mpiexec`` on."""
         processes = self.ranks if self.timed else 1
         command = [_mpiexec(), "-n", str(processes), sys.executable, _script()]
         flags = [*self.flags]
@@ -147,14 +142,7 @@ def planned(
 
 
 def experiment_job(setting: Setting, scale: Scale, rule: Rule, seed: int) -> Job:
-    """Return the run of a setting of an experiment.
-
-    Args:
-        setting (Setting): What it trains.
-        scale (Scale): Its scale.
-        rule (Rule): Initial weights and learning rate.
-        seed (int): Seed.
-    """
+    """Return the run of a setting of an experiment."""
     rate = setting.rate * rule.rate(setting.batch * scale.ranks)
     name = setting_name(setting)
     if setting.timed:

@@ -42,10 +42,6 @@ class MapResults:
     A run that has diverged counts as one at chance level: its accuracies are those of
     guessing in every epoch, and its losses are NaN.
 
-    Args:
-        scale (Scale): The scale of the runs.
-        out (str): Directory that contains them.
-
     Attributes:
         scale (Scale): As given.
         out (str): As given.
@@ -93,9 +89,6 @@ def has_diverged(run: Run) -> bool:
 def rules_within(scale: Scale) -> list[Rule]:
     """Return the rules whose rates all lie within the grid.
 
-    Args:
-        scale (Scale): The scale of the map.
-
     Returns:
         list of Rule: By initialization, scaling and rate; the rate at
         :data:`LARGEST_BATCH` is one of the grid's.
@@ -113,10 +106,6 @@ def rules_within(scale: Scale) -> list[Rule]:
 def grid_rates(rule: Rule, scale: Scale) -> dict[int, tuple[float, ...]]:
     """Return the rates of the grid on the path of a rule.
 
-    Args:
-        rule (Rule): The rule.
-        scale (Scale): The scale of the map.
-
     Returns:
         dict: Batch size per rank -> the rate; or both neighbours, where the rate of the
         rule falls between two of the grid; or nothing, where it lies beyond.
@@ -130,10 +119,6 @@ def grid_rates(rule: Rule, scale: Scale) -> dict[int, tuple[float, ...]]:
 
 def grid_choices(rule: Rule, scale: Scale) -> list[dict[int, float]]:
     """Return every choice among the neighbours on the path of a rule.
-
-    Args:
-        rule (Rule): The rule.
-        scale (Scale): The scale of the map.
 
     Returns:
         list of dict: Batch size per rank -> a rate of the grid.

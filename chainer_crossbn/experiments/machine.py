@@ -34,11 +34,7 @@ def describe() -> dict[str, Any]:
 
 
 def record(out: str) -> None:
-    """Add this machine to those of the runs in a directory, if it is a new one.
-
-    Args:
-        out (str): Directory that contains the runs.
-    """
+    """Add this machine to those of the runs in a directory, if it is a new one."""
     machines = read(out)
     here = describe()
     if here not in machines:
@@ -47,9 +43,6 @@ def record(out: str) -> None:
 
 def read(out: str) -> list[dict[str, Any]]:
     """Return the machines that the runs in a directory were made on, oldest first.
-
-    Args:
-        out (str): Directory that contains the runs.
 
     Returns:
         list of dict: As :func:`describe` returns them.

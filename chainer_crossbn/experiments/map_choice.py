@@ -34,9 +34,6 @@ _BN, _BATCH = "normal", 64
 def choose(results: MapResults) -> dict[str, Any]:
     """Choose the rules.
 
-    Args:
-        results (MapResults): The runs of the map.
-
     Returns:
         dict: The content of ``map.json``: both rules, and the numbers that they were
         chosen by.
@@ -76,9 +73,6 @@ def choose(results: MapResults) -> dict[str, Any]:
 def conclude(results: MapResults) -> dict[str, Any]:
     """Choose the rules, and write ``map.json`` into the directory of the map.
 
-    Args:
-        results (MapResults): The runs of the map.
-
     Returns:
         dict: As :func:`choose` returns it.
 
@@ -111,10 +105,6 @@ def describe(choice: dict[str, Any]) -> list[str]:
 
 def mean_accuracy(rule: Rule, results: MapResults) -> Optional[float]:
     """Return the mean of the final test accuracies of all networks under a rule.
-
-    Args:
-        rule (Rule): The rule.
-        results (MapResults): The runs of the map.
 
     Returns:
         float or None: ``None`` where a run is missing.

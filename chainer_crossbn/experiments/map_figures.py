@@ -48,9 +48,6 @@ _GAP = 0.45  # between scalings, in rows
 def draw(results: MapResults) -> dict[str, Figure]:
     """Draw all figures that there are runs for.
 
-    Args:
-        results (MapResults): The runs of the map.
-
     Returns:
         dict: Name -> figure: ``map-INIT`` for each initialization, and ``rules``.
     """

@@ -24,9 +24,6 @@ def source(results: Results) -> Results:
 def draw(results: Results) -> dict[str, Figure]:
     """Draw what iterations are made of, and time lines of some.
 
-    Args:
-        results (Results): The finished runs.
-
     Returns:
         dict: Name -> figure; empty without profiles.
     """
@@ -44,9 +41,6 @@ def draw(results: Results) -> dict[str, Figure]:
 
 def table(results: Results) -> str:
     """Return a table of the milliseconds that the parts of an iteration take.
-
-    Args:
-        results (Results): The finished runs.
 
     Returns:
         str: The table, in Markdown.

@@ -15,10 +15,6 @@ CHANCE = 0.1  # of ten classes
 def state(job: Job, out: str) -> str:
     """Return the state of a run.
 
-    Args:
-        job (Job): The run.
-        out (str): Directory that contains all runs.
-
     Returns:
         str: :data:`MISSING`, :data:`BROKEN` (it has started, and can't be resumed) or
         :data:`FINISHED` (its log has the last epoch, and ``statistics.json`` is there;
@@ -35,10 +31,6 @@ def state(job: Job, out: str) -> str:
 
 def read(job: Job, out: str) -> Optional[Run]:
     """Read a run, or return ``None`` if it is not finished.
-
-    Args:
-        job (Job): The run.
-        out (str): Directory that contains all runs.
 
     Raises:
         UsageError: If its directory holds another run.
@@ -58,10 +50,6 @@ def read(job: Job, out: str) -> Optional[Run]:
 
 def has_diverged(job: Job, out: str) -> bool:
     """Return whether a run that may end early ended because its loss is not finite.
-
-    Args:
-        job (Job): The run.
-        out (str): Directory that contains all runs.
 
     Raises:
         UsageError: If its directory holds another run.

@@ -92,9 +92,6 @@ class Evaluation:
         """Return the names of the rules under which an experiment has its own runs.
 
         These are the first rule, and those that differ from it in a run.
-
-        Args:
-            experiment (Experiment): One of this scale.
         """
         names = {
             name: {
@@ -112,9 +109,6 @@ class Evaluation:
 
     def experiments_under(self, rule: str) -> dict[str, Experiment]:
         """Return the experiments that have figures under a rule.
-
-        Args:
-            rule (str): The name of the rule.
 
         Returns:
             dict: Name -> experiment, whose title names the rule where it has several.

@@ -60,10 +60,6 @@ STANDARD = Rule("he", DEFAULT_BASE_RATE, DEFAULT_SCALING)
 def rules_of(scale: Scale, out: str) -> dict[str, Rule]:
     """Return the rules that a scale runs under.
 
-    Args:
-        scale (Scale): The scale.
-        out (str): Directory that contains its runs.
-
     Returns:
         dict: Name -> rule. It is the one that the search has chosen; or the constant
         and the best one of the map, of which equal ones count once. Timed runs use the
@@ -83,9 +79,6 @@ def rules_of(scale: Scale, out: str) -> dict[str, Rule]:
 def searched_rule(out: str) -> Rule:
     """Return the rule that a search has chosen, or the standard one.
 
-    Args:
-        out (str): Directory that contains the runs.
-
     Raises:
         UsageError: If the choice can't be read.
     """
@@ -97,9 +90,6 @@ def searched_rule(out: str) -> Rule:
 
 def mapped_rules(out: str) -> tuple[Rule, Rule]:
     """Return the constant and the best rule, which a map has chosen.
-
-    Args:
-        out (str): Directory that contains the runs.
 
     Raises:
         UsageError: If they have not been chosen, or can't be read.

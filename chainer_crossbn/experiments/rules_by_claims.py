@@ -58,9 +58,6 @@ class _PathResults:
 def judge_rules(results: MapResults) -> dict[Rule, Verdicts]:
     """Judge the claims under each rule.
 
-    Args:
-        results (MapResults): The runs of the map; there is at least one.
-
     Returns:
         dict: Rule -> number of a claim -> HOLDS, FAILS, :data:`UNCLEAR` or NOT_RUN.
     """

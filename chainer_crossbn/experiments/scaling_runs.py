@@ -31,10 +31,6 @@ def planned(scale: Scale) -> list[jobs.Job]:
 def model(scale: Scale, out: str) -> Optional[dict[str, Any]]:
     """Fit the model to the finished runs, and write its results beside them.
 
-    Args:
-        scale (Scale): The scale of the runs.
-        out (str): Directory that contains them.
-
     Returns:
         dict or None: The content of ``scaling.json``; ``None`` where a run is missing,
         or the scale has none.

@@ -31,11 +31,7 @@ Judged = dict[Claim, dict[str, Judgement]]
 
 
 def opening(evaluation: Evaluation) -> str:
-    """Return a paragraph that says what was run.
-
-    Args:
-        evaluation (Evaluation): The finished runs; there is at least one.
-    """
+    """Return a paragraph that says what was run."""
     scale = evaluation.scale
     sentences = [
         _PAPER,

@@ -18,12 +18,7 @@ _MISSING = "–"
 
 
 def accuracies(results: Results, settings: Iterable[Setting]) -> str:
-    """Return the final accuracies of settings, a row for each that has finished runs.
-
-    Args:
-        results (Results): The finished runs.
-        settings (iterable of Setting): In the order of the rows.
-    """
+    """Return the final accuracies, a row for each setting with finished runs."""
     several = len({run.dataset["train"] for run in results.runs(settings)}) > 1
     head = ("network", "batch", *(("images",) if several else ()), "learning rate")
     head += ("seeds", "test [%]", "training [%]")
@@ -48,12 +43,7 @@ def accuracies(results: Results, settings: Iterable[Setting]) -> str:
 
 
 def times(results: Results, settings: Iterable[Setting]) -> str:
-    """Return Table 2: times of whole runs beside the paper's.
-
-    Args:
-        results (Results): The finished runs.
-        settings (iterable of Setting): In the order of the rows.
-    """
+    """Return Table 2: times of whole runs beside the paper's."""
     head = ("network", "seeds", "total [s]", "to normalBN", "to noBN", "training [s]")
     head += ("to normalBN", "paper [s]", "to normalBN", "to noBN")
     normal = results.runs([Setting("normal", 64, timed=True)])

@@ -18,11 +18,7 @@ _WHISKER = {"ecolor": "#555555", "elinewidth": 1, "capsize": 2.5, "fmt": "none"}
 
 
 def epoch_times(groups: list[Group]) -> Figure:
-    """Draw the training time per epoch, with the ratio to normalBN, a panel per scale.
-
-    Args:
-        groups (list of Group): Groups of timed runs.
-    """
+    """Draw training times per epoch and ratios to normalBN, a panel per scale."""
     scales = grouping.by_scale(groups)
     names = grouping.differences(groups)
     sizes = [len(scale) + 0.5 * len({g.batch for g in scale}) for scale in scales]

@@ -56,9 +56,6 @@ _TABLE2 = PaperFigure(
 def draw(groups: list[Group]) -> tuple[list[tuple[str, Figure]], list[str]]:
     """Draw every figure of the paper that the groups have the runs of.
 
-    Args:
-        groups (list of Group): All groups.
-
     Returns:
         tuple: Pairs of a file name's stem and a figure; and lines that say which
         figures are not drawn, and why.
