@@ -130,8 +130,8 @@ def _claim(number, paper, criterion, by_rule=True):
     number="1a",
     paper="With BN training loss falls and accuracy rises at another rate than "
     "without: faster, as BN is found effective",
-    criterion="In each seed both networks with BN come sooner, in epochs, to the "
-    "training accuracy (and to the training loss) that both they and noBN reach.",
+    criterion="In each seed, both networks with BN take fewer epochs than noBN to the "
+    "training accuracy (and to the training loss) that both reach.",
 )
 def _faster(results):
     parts, numbers = [], []
@@ -150,7 +150,7 @@ def _faster(results):
 
 @_claim(
     number="1b",
-    paper="With BN the end is better, too",
+    paper="With BN the final accuracy is higher, too",
     criterion="Test accuracy of normalBN and of multigpuBN is higher than that of "
     "noBN.",
 )
@@ -181,7 +181,7 @@ def _alike_at_64(results):
     "noBN 748 s)",
     criterion="The ratio of total times of multigpuBN, as the paper writes it, and "
     f"normalBN is within {_RATIO_WITHIN:.0%} of {_RATIO:.3f} in the median over the "
-    "seeds. It does not hold if all seeds are beyond on one side.",
+    "seeds. The claim does not hold if all seeds are outside on the same side.",
     by_rule=False,
 )
 def _times(results):
@@ -246,8 +246,8 @@ def _training_differs_and_test_does_not(results):
     paper="At batch size 4 normalBN learns, but slower and less accurately than at a "
     "larger batch",
     criterion="normalBN's test accuracy at 4 is above chance, and lower than at 64, "
-    "under each reading of its running statistics; and in each seed it comes later, in "
-    "epochs, to the training accuracy that both reach.",
+    "under each reading of its running statistics; and in each seed it takes more "
+    "epochs to the training accuracy that both reach.",
 )
 def _normal_at_4(results):
     pairs = results.paired(_NORMAL, _NORMAL_4)
@@ -279,9 +279,9 @@ def _multigpu_at_4(results):
     number="7",
     paper="The extra time of multigpuBN comes from the need to synchronize (a guess of "
     "the paper)",
-    criterion="In a model of TSUBAME-KFC, not checked there: wherever both of the "
-    "paper's ratios of times come out, more than half of the extra time is transfer "
-    "and waiting. It does not hold if it is less wherever they do.",
+    criterion="In a model of TSUBAME-KFC, not checked there: wherever the model gives "
+    "both of the paper's ratios of times, transfer and waiting are more than half of "
+    "the extra time. The claim does not hold if they are less wherever it does.",
     by_rule=False,
 )
 def _synchronization(results):
@@ -298,10 +298,10 @@ def _synchronization(results):
 @_claim(
     number="8",
     paper="At small batches the local statistics do not normalise properly",
-    criterion="In normalBN's runs the distance of local from global means and "
+    criterion="In normalBN's runs, the distance of local from global means and "
     "variances, averaged over the layers, falls from each batch size to the next "
-    f"larger one, and is at the smallest at least {_LEAST_GROWTH} times that at the "
-    "largest.",
+    f"larger one, and is at least {_LEAST_GROWTH} times as large at the smallest as at "
+    "the largest.",
 )
 def _local_statistics(results):
     parts, numbers = [], []
@@ -320,8 +320,8 @@ def _local_statistics(results):
 @_claim(
     number="9",
     paper="BN permits a higher learning rate",
-    criterion="The highest rate at which normalBN, and multigpuBN, come within the "
-    "margin of their own best test accuracy is higher than noBN's.",
+    criterion="The highest learning rate whose test accuracy is within the margin of "
+    "the network's best is higher for normalBN, and for multigpuBN, than for noBN.",
 )
 def _higher_learning_rate(results):
     by_runs = bool(results.scale.rates)

@@ -407,7 +407,7 @@ def beyond(scale: Scale) -> tuple[Experiment, ...]:
         ),
         Experiment(
             name="large",
-            title=f"Images of {dict(size.large)['image-size']} pixels a side",
+            title=f"Images with {dict(size.large)['image-size']} pixels per side",
             settings=_grid(NETWORKS, size.large_batches, options=size.large),
         ),
     )

@@ -81,7 +81,7 @@ def _judging(results):
     margin = 100 * comparisons.margin(results.n_test)
     return (
         "A rule for the learning rate is a path through the map. The claims are judged "
-        "under each rule by the criteria above, but of one seed, with a margin of "
+        "under each rule by the criteria above, but with one seed, and a margin of "
         f"{margin:.1f} points. Where the rate of a rule falls between two of the map, "
         "a claim is judged with each; if the verdicts differ, it can't be told."
     )

@@ -42,11 +42,11 @@ _HEADLINES = ("sweep", "fig3", "fig4", "fig5")
 _SIGNATURE = "<!-- written by chainer_crossbn.experiments; edits are lost -->\n\n"
 # The paper's Table 1.
 _PAPER_MACHINE = (
-    ("CPU", "2x Xeon E5-2620 v2 a node, 12 cores, 2.1 GHz (AVX)"),
-    ("memory", "64 GB a node"),
+    ("CPU", "2x Xeon E5-2620 v2 per node, 12 cores, 2.1 GHz (AVX)"),
+    ("memory", "64 GB per node"),
     (
         "accelerators",
-        "4 Tesla K80 a node (24 GB GDDR5, 480 GB/s, 5.6 TFLOPS single each; ECC off, "
+        "4 Tesla K80 per node (24 GB GDDR5, 480 GB/s, 5.6 TFLOPS single each; ECC off, "
         "auto boost on; PCIe Gen3 x16)",
     ),
     ("network", "FDR InfiniBand 4X (6.8 GB/s), a star of two switches SX6036"),
@@ -58,9 +58,9 @@ _FROM_QUICK_CHECK = "These are runs of the quick check."
 _BEYOND = """\
 ## Beyond the paper
 
-The paper ends by asking what becomes of this in networks of over 100 layers, in
-GoogLeNet, with statistics of all ranks in only a part of the layers, and with data sets
-of other sizes."""
+The paper leaves open what happens in networks of over 100 layers, in GoogLeNet, with
+statistics of all ranks in only a part of the layers, and with data sets of other
+sizes."""
 
 # Name of a figure -> its path, relative to the report.
 _Paths = dict[str, str]

@@ -46,10 +46,10 @@ class Rule:
         start = f"{self.init} initialization, learning rate {self.base_rate:g}"
         if self.scaling == "constant":
             return f"{start} at every batch size"
-        how = {"sqrt": "the square root of", "linear": "in proportion to"}
+        how = {"sqrt": "with the square root of", "linear": "in proportion to"}
         return (
-            f"{start} at a global batch of {REFERENCE_GLOBAL_BATCH}, going with "
-            f"{how[self.scaling]} it"
+            f"{start} at a global batch of {REFERENCE_GLOBAL_BATCH}, scaled "
+            f"{how[self.scaling]} the batch size"
         )
 
 

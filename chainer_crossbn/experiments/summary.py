@@ -22,8 +22,9 @@ _TWO_RULES = (
 )
 _NUMBERS = (
     "The criterion and all numbers of each claim are [below](#the-claims). Accuracies "
-    "are medians over the seeds. A difference is the median of those between two runs "
-    "of one seed, in points; two accuracies differ if it reaches the margin."
+    "are medians over the seeds. A difference is the median, over the seeds, of that "
+    "between two runs with the same seed, in points. Two accuracies differ if it "
+    "reaches the margin."
 )
 _SAME = "(the same)"
 

@@ -102,7 +102,7 @@ def search_grid(choice: dict[str, Any]) -> str:
     """
     rules = sorted(choice["rules"], key=lambda entry: -entry["score"])
     members = list(rules[0]["test_accuracy"])
-    head = ("init", f"rate at {REFERENCE_GLOBAL_BATCH}", "with the global batch")
+    head = ("init", f"rate at {REFERENCE_GLOBAL_BATCH}", "scaling")
     head += ("score", *map(_member, members))
     rows = [
         (
