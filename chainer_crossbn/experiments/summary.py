@@ -22,7 +22,7 @@ _TWO_RULES = (
 )
 _NUMBERS = (
     "The criterion and all numbers of each claim are [below](#the-claims). Accuracies "
-    "are medians over the seeds. A difference is the median, over the seeds, of that "
+    "are medians over the seeds. A difference is the median of the differences "
     "between two runs with the same seed, in points. Two accuracies differ if it "
     "reaches the margin."
 )
