@@ -179,7 +179,9 @@ def _run(args: argparse.Namespace) -> int:
             else:
                 print(job.script(args.out, args.data, args.print_jobs))
         return 0
-    failed = runner.run(plan, args.out, args.data, _at_once(args), report=_print)
+    failed = runner.run(
+        plan, args.out, data=args.data, at_once=_at_once(args), report=_print
+    )
     of_map = args.only == [learning_rate_map.NAME]
     if failed:
         names = ", ".join(job.name for job in failed)
@@ -196,7 +198,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _report(scale, args):
-    path = report.write(scale, args.out, args.report, args.quick_check)
+    path = report.write(scale, args.out, path=args.report, quick_check=args.quick_check)
     _print(f"wrote {path}")
 
 

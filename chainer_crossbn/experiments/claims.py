@@ -139,7 +139,7 @@ def _faster(results):
         pairs = results.paired(setting, _NONE)
         for key, what in ((TRAIN_ACCURACY, "accuracy"), (TRAIN_LOSS, "loss")):
             what = f"training {what}"
-            part, ours, theirs = comparisons.sooner(results, pairs, key, what)
+            part, ours, theirs = comparisons.sooner(results, pairs, key, quantity=what)
             parts.append(part)
             numbers.append(
                 f"{comparisons.name(pairs[0][0])} takes {spread(ours, '.1f')} epochs "
@@ -172,7 +172,7 @@ def _better_in_the_end(results):
 )
 def _alike_at_64(results):
     pairs = results.paired(_NORMAL, _MULTIGPU)
-    return _in_test_and_training(results, pairs, alike, alike)
+    return _in_test_and_training(results, pairs, in_test=alike, in_training=alike)
 
 
 @_claim(
@@ -226,7 +226,9 @@ def _multigpu_at_2(results):
     pairs = results.paired(_MULTIGPU_2, _NORMAL_2)
     ours = [run for run, _ in pairs]
     above_chance = comparisons.learns(results, ours, "training")
-    return _in_test_and_training(results, pairs, more, more, above_chance)
+    return _in_test_and_training(
+        results, pairs, in_test=more, in_training=more, others=[above_chance]
+    )
 
 
 @_claim(
@@ -238,7 +240,7 @@ def _multigpu_at_2(results):
 )
 def _training_differs_and_test_does_not(results):
     pairs = results.paired(_MULTIGPU_2, _NORMAL)
-    return _in_test_and_training(results, pairs, alike, differ)
+    return _in_test_and_training(results, pairs, in_test=alike, in_training=differ)
 
 
 @_claim(
@@ -253,7 +255,9 @@ def _normal_at_4(results):
     pairs = results.paired(_NORMAL, _NORMAL_4)
     parts, numbers = comparisons.under_each_reading(results, pairs, more)
     what = "training accuracy"
-    part, large, small = comparisons.sooner(results, pairs, TRAIN_ACCURACY, what)
+    part, large, small = comparisons.sooner(
+        results, pairs, TRAIN_ACCURACY, quantity=what
+    )
     at_4 = [run for _, run in pairs]
     parts += [part, comparisons.learns(results, at_4, "test")]
     numbers.append(
@@ -372,7 +376,7 @@ def _judgement(parts, numbers):
     return Judgement(verdict, (false or unclear or parts)[0].number, tuple(numbers))
 
 
-def _in_test_and_training(results, pairs, in_test, in_training, *others):
+def _in_test_and_training(results, pairs, in_test, in_training, others=()):
     """Judge by test and training accuracy, and by other parts."""
     parts, numbers = comparisons.under_each_reading(results, pairs, in_test)
     part, line = comparisons.in_training(results, pairs, in_training)

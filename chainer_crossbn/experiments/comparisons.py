@@ -52,7 +52,8 @@ def under_each_reading(
     for reading, name in READINGS.items() if has_normal else [("averaged", "")]:
         values = [tuple(accuracy_with(run, reading) for run in pair) for pair in pairs]
         kind = "test" if reading == "averaged" else f"test ({name})"
-        parts.append(_part(kind, pairs, values, question(values, results), results))
+        true = question(values, results)
+        parts.append(Part(true, _difference(kind, pairs, values, results.n_test)))
         note = f" ({name})" if has_normal else ""
         lines.append(_accuracies("test", pairs, values) + note)
     return parts, lines
@@ -70,8 +71,10 @@ def in_training(results: Results, pairs: Pairs, question: Question) -> tuple[Par
         tuple: A :class:`Part`, and a line with all numbers.
     """
     values = _training(pairs)
-    part = _part("training", pairs, values, question(values, results), results)
-    return part, _accuracies("training", pairs, values)
+    number = _difference("training", pairs, values, results.n_test)
+    return Part(question(values, results), number), _accuracies(
+        "training", pairs, values
+    )
 
 
 def alike(values: list[tuple[float, float]], results: Results) -> Optional[bool]:
@@ -167,15 +170,15 @@ def spread(values: Sequence[float], form: str) -> str:
     return f"{text} ({min(values):{form}}–{max(values):{form}})"
 
 
-def _part(kind, pairs, values, true, results):
+def _difference(kind, pairs, values, n_test):
+    """Describe both accuracies and their difference."""
     ours, theirs = (100 * np.median(column) for column in zip(*values))
     difference = 100 * np.median([a - b for a, b in values])
-    number = (
+    return (
         f"{ours:.1f} % ({_label(pairs, 0)}) against {theirs:.1f} % "
         f"({_label(pairs, 1)}) in {_in(kind)}; difference {difference:+.1f}, margin "
-        f"{100 * margin(results.n_test):.1f}"
+        f"{100 * margin(n_test):.1f}"
     )
-    return Part(true, number)
 
 
 def _in(kind):

@@ -51,13 +51,15 @@ class Beyond:
     """Size of the experiments that the paper leaves for the future.
 
     Attributes:
-        widths (dict): Value of ``--model`` -> channels of its first convolution.
-        epochs (int): Epochs of these networks.
+        widths (tuple): Pairs of a value of ``--model`` and the channels of its first
+            convolution.
+        epochs (int): Epochs of the networks.
         lr_step (int): Epochs after which their learning rate is halved.
-        layers (int): Normalizations of ResNet-110, of 109, that are its front.
+        layers (tuple of int): How many of the 109 normalizations of ResNet-110 are its
+            front.
         train_sizes (tuple of int): Numbers of training images, for VGG16.
         large (tuple): Options of the runs on large images, which have their own data.
-        batches (tuple of int): Mini-batch sizes per rank of these networks.
+        batches (tuple of int): Mini-batch sizes per rank of the networks.
         large_batches (tuple of int): Mini-batch sizes per rank of large images.
     """
 
@@ -110,7 +112,7 @@ class Scale:
         epochs (int): Epochs of every run that is compared with another.
         lr_step (int): Epochs after which the learning rate is halved.
         timed_epochs (int): Epochs of the runs whose times are compared.
-        layers (tuple of int): How many of the 13 normalizations are the front.
+        layers (tuple of int): How many of the 13 normalizations of VGG16 are its front.
         dataset (str): Value of ``--dataset``.
         ranks (int): Number of ranks.
         seeds (int): Number of seeds of repeated experiments.

@@ -15,7 +15,7 @@ from chainer_crossbn.experiments.definitions import (
 )
 from chainer_crossbn.experiments.results import Evaluation, Results, deviations
 from chainer_crossbn.plotting import bars, curves, networks, style, trends
-from chainer_crossbn.plotting.groups import group_runs, median_of
+from chainer_crossbn.plotting.groups import group_runs
 from chainer_crossbn.plotting.papers import AS_WRITTEN_SECONDS
 from chainer_crossbn.runs.reading import TRAIN_ACCURACY, Run
 
@@ -130,7 +130,7 @@ def _lines(
 
 def _trends(results, settings, panels, title):
     groups = group_runs(results.runs(settings))
-    return trends.draw(panels, title, groups, _seed_notes(groups))
+    return trends.draw(panels, title, groups, curves.seed_notes(groups))
 
 
 def _times(results):
@@ -174,15 +174,10 @@ def _deviations(results, note):
         "distance of a rank's mini-batch from the global one at the end of training, "
         "mean over channels and ranks: of the means in global standard deviations, of "
         "the variances in global variances",
-        *_seed_notes(groups),
+        *curves.seed_notes(groups),
     ]
     title = f"normalBN: local statistics against those of all ranks{note}"
     return {"deviations": trends.draw(panels, title, groups, notes)}
-
-
-def _seed_notes(groups):
-    median = median_of(groups)
-    return [f"line: {median}; band: their range"] if median else []
 
 
 def _per_layer(run, quantity):

@@ -144,29 +144,37 @@ def planned(
 def experiment_job(setting: Setting, scale: Scale, rule: Rule, seed: int) -> Job:
     """Return the run of a setting of an experiment."""
     rate = setting.rate * rule.rate(setting.batch * scale.ranks)
-    name = setting_name(setting)
+    name = f"runs/{setting_name(setting)}-{rule.init}-lr{rate:.4g}-s{seed}"
     if setting.timed:
-        flags = _flags(setting, scale, scale.timed_epochs, rule.init, rate, seed)
-        return Job(
-            name=f"times/{name}-s{seed}",
-            setting=setting,
-            ranks=scale.ranks,
-            flags=flags,
+        name = f"times/{setting_name(setting)}-s{seed}"
+    return Job(
+        name=name,
+        setting=setting,
+        ranks=scale.ranks,
+        flags=_flags(
+            setting,
+            scale,
+            epochs=scale.timed_epochs if setting.timed else scale.epochs,
+            init=rule.init,
+            rate=rate,
             seed=seed,
-            timed=True,
-            profiled=seed == 0,  # profiles are large
-        )
-    flags = _flags(setting, scale, scale.epochs, rule.init, rate, seed)
-    name = f"runs/{name}-{rule.init}-lr{rate:.4g}-s{seed}"
-    return Job(name, setting, scale.ranks, flags, seed)
+        ),
+        seed=seed,
+        timed=setting.timed,
+        profiled=setting.timed and seed == 0,  # profiles are large
+    )
 
 
 def search_job(setting: Setting, scale: Scale, epochs: int, rule: Rule) -> Job:
     """Return the run of a setting under a rule that the search tries."""
     rate = rule.rate(setting.batch * scale.ranks)
-    name = f"search/{setting_name(setting)}-{rule.init}-lr{rate:g}"
-    flags = _flags(setting, scale, epochs, rule.init, rate, seed=0)
-    return Job(name, setting, scale.ranks, flags, seed=0)
+    return Job(
+        name=f"search/{setting_name(setting)}-{rule.init}-lr{rate:g}",
+        setting=setting,
+        ranks=scale.ranks,
+        flags=_flags(setting, scale, epochs=epochs, init=rule.init, rate=rate),
+        seed=0,
+    )
 
 
 def map_job(bn: str, batch: int, init: str, rate: float, scale: Scale) -> Job:
@@ -187,7 +195,7 @@ def map_job(bn: str, batch: int, init: str, rate: float, scale: Scale) -> Job:
         name=f"map/{bn}-b{batch}-{init}-lr{rate:g}",
         setting=setting,
         ranks=scale.ranks,
-        flags=_flags(setting, scale, size.epochs, init, rate, seed=0),
+        flags=_flags(setting, scale, epochs=size.epochs, init=init, rate=rate),
         seed=0,
         ends_early=True,
     )
@@ -238,7 +246,7 @@ def setting_name(setting: Setting) -> str:
     return "-".join([*parts, f"b{setting.batch}"])
 
 
-def _flags(setting, scale, epochs, init, rate, seed):
+def _flags(setting, scale, epochs, init, rate, seed=0):
     options = dict(setting.options)
     has_fc_units = options.get("model") in _WITH_FC_UNITS
     flags = {

@@ -88,7 +88,7 @@ def finals(groups: list[Group], title: str) -> Figure:
     ax = figure.subplots()
     values = 100 * np.array([group.middle("final_accuracy") for group in groups])
     labels = [f"{middle:#.3g}" for middle, _, _ in values]
-    _group_bars(ax, groups, range(len(groups)), values, labels)
+    _group_bars(ax, groups, places=range(len(groups)), values=values, labels=labels)
     ax.set_xlim(0, 1.2 * values.max())
     ax.set_xlabel("Test accuracy [%]")
     ax.invert_yaxis()
@@ -107,7 +107,7 @@ def _epoch_bars(ax, groups):
         times_sign = "\N{MULTIPLICATION SIGN}"
         suffix = "" if ratio is None else f"   {times_sign}{ratio:.2f}"
         labels.append(f"{_format_seconds(seconds)}{suffix}")
-    _group_bars(ax, groups, places, times, labels)
+    _group_bars(ax, groups, places=places, values=times, labels=labels)
     ax.set_ylim(places[-1] + 0.7, places[0] - 0.7)
 
 

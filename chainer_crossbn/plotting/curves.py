@@ -74,6 +74,12 @@ def small_print(figure: Figure, lines: Iterable[str]) -> None:
     figure.supxlabel(text, fontsize=8, color="#444444", linespacing=1.35)
 
 
+def seed_notes(groups: list[Group]) -> list[str]:
+    """Return a note that explains lines and bands, if there are several seeds."""
+    median = grouping.median_of(groups)
+    return [f"line: {median}; band: their range"] if median else []
+
+
 def _panels(groups):
     """Return pairs of a title (None if there is one panel) and its groups."""
     pairs = {(group.network, group.batch) for group in groups}
@@ -126,8 +132,7 @@ def _figure(panels, title, x):
         elif x == "epoch":
             ax.tick_params(labelbottom=False)
     _legends(figure.add_subplot(grid[rows, :]), lines, _key_handles(groups), across)
-    median = grouping.median_of(groups)
-    caption(figure, groups, [f"line: {median}; band: their range"] if median else [])
+    caption(figure, groups, seed_notes(groups))
     return figure
 
 
