@@ -4,9 +4,9 @@ The claims are numbered as in the table that opens the report.
 """
 
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import Optional, Union
 
-Options = tuple[tuple[str, object], ...]
+Options = tuple[tuple[str, Union[str, int, float]], ...]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from matplotlib.colors import to_rgb
 
+from chainer_crossbn.plotting.style import Colour
 from chainer_crossbn.runs.networks import base_of
 
 # From the palettes of Okabe and Ito and of Tol, made for colour-blind readers.
@@ -39,7 +40,7 @@ def rank(network: str) -> tuple[int, str]:
     return (names.index(base) if base in _BASES else len(names), network)
 
 
-def colours(networks: Iterable[str]) -> dict[str, tuple[float, float, float]]:
+def colours(networks: Iterable[str]) -> dict[str, Colour]:
     """Choose the colours of a figure; each variant of a network is darker.
 
     Args:

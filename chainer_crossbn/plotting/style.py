@@ -4,10 +4,14 @@ import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Union
 
 import matplotlib
 
 from chainer_crossbn.text import printable
+
+# As Matplotlib takes it.
+Colour = Union[str, tuple[float, float, float]]
 
 _MARKERS = {2: "v", 4: "s", 8: "^", 16: "D", 32: "P", 64: "o"}
 _OTHER_MARKER = "X"
@@ -61,7 +65,7 @@ def marker(batch: int) -> str:
     return _MARKERS.get(batch, _OTHER_MARKER)
 
 
-def lighter(colour: object, amount: float) -> tuple[float, ...]:
+def lighter(colour: Colour, amount: float) -> Colour:
     """Mix a colour with white; ``amount`` 0 leaves it, 1 gives white."""
     rgb = matplotlib.colors.to_rgb(colour)
     return tuple(part + (1 - part) * amount for part in rgb)

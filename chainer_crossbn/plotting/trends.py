@@ -1,7 +1,7 @@
 """One number of each run against batch size, learning rate or layer."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,6 +9,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from chainer_crossbn.plotting.curves import caption
 from chainer_crossbn.plotting.groups import Group
+from chainer_crossbn.plotting.style import Colour
 
 _PANEL = (4.1, 3.3)
 
@@ -24,7 +25,7 @@ class Line(NamedTuple):
     """
 
     label: str
-    colour: Any
+    colour: Colour
     points: dict[float, list[float]]
     dashed: bool = False
 
