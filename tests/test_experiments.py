@@ -1,5 +1,6 @@
 """``python -m chainer_crossbn experiments`` as a user sees it."""
 
+import contextlib
 import json
 import os
 import re
@@ -15,15 +16,15 @@ from mpi import ROOT
 
 from chainer_crossbn.commands import experiments
 from chainer_crossbn.experiments import (
-    chosen_rules,
     definitions,
     figures,
     jobs,
-    lock,
     records,
+    rules,
     search,
 )
-from chainer_crossbn.experiments.rule import STANDARD, Rule
+from chainer_crossbn.experiments.rules import STANDARD, Rule
+from chainer_crossbn.runs.files import lock_directory
 
 SMOKE = definitions.SCALES["smoke"]
 LAPTOP = definitions.SCALES["laptop"]
@@ -105,6 +106,15 @@ def main(out, *words):
     return experiments.main([*command, "--jobs", "1"])
 
 
+@contextlib.contextmanager
+def locked(out):
+    """Hold the lock as another runner does."""
+    out.mkdir(exist_ok=True)
+    descriptor = lock_directory(out, "it is locked")
+    yield
+    os.close(descriptor)
+
+
 def files(root):
     return {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
@@ -151,7 +161,7 @@ def test_compared_runs_have_the_same_epochs():
 def test_learning_rate_follows_the_global_batch():
     for scaling, rate in (("sqrt", 0.02 / 32**0.5), ("linear", 0.02 / 32)):
         rule = Rule("lecun", 0.02, scaling)
-        job = jobs.of(definitions.Setting("normal", 2), LAPTOP, rule, 0)
+        job = jobs.experiment_job(definitions.Setting("normal", 2), LAPTOP, rule, 0)
         assert dict(job.flags)["lr"] == pytest.approx(rate, rel=1e-3)
         assert dict(job.flags)["init"] == "lecun"
 
@@ -173,13 +183,13 @@ CONSTANT, BEST = Rule("he", 0.016, "constant"), Rule("he", 0.016, "sqrt")
 def write_rules(out, constant=CONSTANT, best=BEST):
     """Write what a map has chosen, as far as it is read."""
     out.mkdir(parents=True, exist_ok=True)
-    rules = {"constant": vars(constant), "best": vars(best)}
-    (out / "map.json").write_text(json.dumps(rules))
+    chosen = {"constant": vars(constant), "best": vars(best)}
+    (out / "map.json").write_text(json.dumps(chosen))
 
 
 @pytest.fixture
 def no_committed_rules(monkeypatch, tmp_path):
-    monkeypatch.setattr(chosen_rules, "_COMMITTED", tmp_path / "none")
+    monkeypatch.setattr(rules, "COMMITTED", tmp_path / "none")
 
 
 def desktop(out, *words):
@@ -236,7 +246,7 @@ def test_equal_rules_are_one(out, capsys, no_committed_rules):
 def test_rules_that_come_with_the_package_are_the_last_resort(
     out, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(chosen_rules, "_COMMITTED", tmp_path / "map.json")
+    monkeypatch.setattr(rules, "COMMITTED", tmp_path)
     write_rules(tmp_path, constant=Rule("he", 0.5, "constant"))
     words = "--only", "fig3", "--seeds", "1"
     assert planned_at_desktop(out, capsys, *words)[0][1] == 0.5
@@ -482,7 +492,7 @@ def test_a_directory_of_another_run_is_refused(fake, out, capsys):
 
 
 def test_two_runners_at_once(fake, out, capsys):
-    with lock.held(out):
+    with locked(out):
         assert main(out) == 2
         assert one_error(capsys, "already")
     assert not (out / "runs").exists()
@@ -495,10 +505,12 @@ def test_stop(fake, out, capsys, signum):
     started = time.monotonic()
     assert main(out, "--only", "fig3") == 128 + signum
     assert time.monotonic() - started < 30
-    message = "chainer_crossbn experiments: stopped; the same command goes on\n"
+    message = (
+        "chainer_crossbn experiments: stopped; run the same command again to continue\n"
+    )
     assert capsys.readouterr().err == message
     # Free again, so that no process that the run has started is alive.
-    with lock.held(out):
+    with locked(out):
         assert [p for p in out.glob("*/*-s0") if p.is_dir()] == [out / NONE]
 
 
@@ -525,7 +537,7 @@ def test_smoke(out):
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    with lock.held(out):
+    with locked(out):
         assert [p for p in out.glob("*/*-s0") if p.is_dir()] == [begun]
 
     done = subprocess.run(command, stdout=subprocess.PIPE, timeout=900, **options)
@@ -533,7 +545,7 @@ def test_smoke(out):
     assert (out / f"{NONE}.broken-1").is_dir()
     chosen = [e for e in definitions.every(SMOKE) if e.name in names]
     assert len(chosen) == len(names) - 1  # of iterations' times there is no experiment
-    for job in jobs.planned(chosen, SMOKE, [search.chosen(out)], SMOKE.seeds):
+    for job in jobs.planned(chosen, SMOKE, [rules.searched_rule(out)], SMOKE.seeds):
         assert records.state(job, out) == records.FINISHED, job.name
     # Nothing else is kept of them.
     kept = {".lock", "args.json", "log", "profile.json", STATISTICS}
@@ -572,7 +584,7 @@ def test_search_chooses_what_all_networks_get_along_with(fake, out, capsys):
     # He gives 0.25 and LeCun 0.5, whatever the rate: the first of the latter
     chosen = Rule("lecun", search.BASE_RATES[0], "sqrt")
     assert capsys.readouterr().out.splitlines()[-1] == f"chosen: {chosen}"
-    assert search.chosen(out) == chosen
+    assert rules.searched_rule(out) == chosen
     outcome = json.loads((out / "search.json").read_text())
     assert outcome["scale"] == "smoke"
     assert len(outcome["rules"]) == 2 * len(search.BASE_RATES) * 2
@@ -592,8 +604,8 @@ def test_both_rules_share_the_runs_at_the_reference_batch():
 
 
 def test_without_a_search_the_standard_holds(out, monkeypatch):
-    monkeypatch.setattr(search, "_COMMITTED", out / "none")
-    assert search.chosen(out) == STANDARD
+    monkeypatch.setattr(rules, "COMMITTED", out / "none")
+    assert rules.searched_rule(out) == STANDARD
 
 
 def test_a_broken_search_is_refused(out, capsys):

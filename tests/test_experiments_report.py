@@ -8,18 +8,17 @@ import pytest
 
 from chainer_crossbn.commands import experiments
 from chainer_crossbn.experiments import (
-    chosen_rules,
     claims,
     jobs,
     machine,
     results,
+    rules,
     scaling_runs,
-    search,
 )
 from chainer_crossbn.experiments.definitions import SCALES, Setting
 from chainer_crossbn.experiments.definitions import experiments as experiments_of
-from chainer_crossbn.experiments.evaluation import Evaluation
-from chainer_crossbn.experiments.rule import STANDARD, Rule
+from chainer_crossbn.experiments.results import Evaluation
+from chainer_crossbn.experiments.rules import STANDARD, Rule
 
 LAPTOP, DESKTOP = SCALES["laptop"], SCALES["desktop"]
 SEEDS = (0, 1, 2)
@@ -38,13 +37,12 @@ SECONDS = {"none": 74.8, "normal": 80.4, "multigpu": 90.0, "paper": 121.1}
 
 @pytest.fixture(autouse=True)
 def no_committed_rules(monkeypatch, tmp_path):
-    for module in (search, chosen_rules):
-        monkeypatch.setattr(module, "_COMMITTED", tmp_path / "none")
+    monkeypatch.setattr(rules, "COMMITTED", tmp_path / "none")
 
 
 def write_run(out, setting, seed, test, training, seconds=50.0, readings=()):
     """Write a run of the laptop scale."""
-    job = jobs.of(setting, LAPTOP, STANDARD, seed)
+    job = jobs.experiment_job(setting, LAPTOP, STANDARD, seed)
     return write_job(out, job, test, training, seconds, readings)
 
 
@@ -119,7 +117,7 @@ def write_all(out, changes=(), seeds=SEEDS, seconds=SECONDS, readings=()):
 
 def judge(out, number):
     (claim,) = [claim for claim in claims.CLAIMS if claim.number == number]
-    return claim.judged(Evaluation(LAPTOP, out).headline)
+    return claim.judge_finished(Evaluation(LAPTOP, out).headline)
 
 
 def test_every_claim_of_the_paper_holds_where_the_paper_is_right(tmp_path):
@@ -127,7 +125,7 @@ def test_every_claim_of_the_paper_holds_where_the_paper_is_right(tmp_path):
     verdicts = {claim.number: judge(tmp_path, claim.number) for claim in claims.CLAIMS}
     assert {re.match(r"\d", number)[0] for number in verdicts} == set("123456789")
     # By a model that has runs of its own.
-    assert verdicts.pop("7").found == ("not run: scaling",)
+    assert verdicts.pop("7").numbers == ("not run: scaling",)
     for number, judgement in verdicts.items():
         assert judgement.verdict == claims.HOLDS, (number, judgement)
 
@@ -197,20 +195,20 @@ def test_a_verdict_must_hold_under_each_reading(tmp_path, number, reading):
     write_all(tmp_path, readings={reading: value})
     judgement = judge(tmp_path, number)
     assert judgement.verdict == claims.FAILS
-    assert any(results.READINGS[reading] in line for line in judgement.found)
+    assert any(results.READINGS[reading] in line for line in judgement.numbers)
 
 
 def test_two_seeds_are_too_few(tmp_path):
     write_all(tmp_path, seeds=(0, 1))
     judgement = judge(tmp_path, "2")
     assert judgement.verdict == claims.UNCLEAR
-    assert judgement.found[-1] == judgement.deciding == "fewer than 3 seeds"
+    assert judgement.numbers[-1] == judgement.deciding == "fewer than 3 seeds"
 
 
 def test_missing_runs_are_named(tmp_path):
     judgement = judge(tmp_path, "4")
     assert judgement.verdict == claims.UNCLEAR
-    assert judgement.found == ("not run: multigpu-b2 and normal-b2",)
+    assert judgement.numbers == ("not run: multigpu-b2 and normal-b2",)
 
 
 @pytest.mark.parametrize(
@@ -220,8 +218,8 @@ def test_ratio_of_times_is_that_of_multigpu_as_written(tmp_path, paper, verdict)
     write_all(tmp_path, seconds={**SECONDS, "paper": paper})
     judgement = judge(tmp_path, "3")
     assert judgement.verdict == verdict
-    assert f"{paper / 80.4:.2f}" in judgement.found[0]
-    assert f"{90 / 80.4:.2f}" in judgement.found[1]
+    assert f"{paper / 80.4:.2f}" in judgement.numbers[0]
+    assert f"{90 / 80.4:.2f}" in judgement.numbers[1]
     of_time = "times normalBN's time, in the paper 1.51"
     assert judgement.deciding == f"{paper / 80.4:.2f} {of_time}"
 
@@ -229,7 +227,7 @@ def test_ratio_of_times_is_that_of_multigpu_as_written(tmp_path, paper, verdict)
 @pytest.mark.parametrize("ours,before", [(90, claims.FAILS), (120, claims.HOLDS)])
 def test_the_criterion_that_has_changed_is_shown(tmp_path, ours, before):
     write_all(tmp_path, seconds={**SECONDS, "multigpu": ours})
-    line = judge(tmp_path, "3").found[-1]
+    line = judge(tmp_path, "3").numbers[-1]
     assert line.startswith("the criterion has changed, because the claim is about ")
     assert f"gives the verdict *{before}* ({ours / 80.4:.2f} times" in line
     assert f"gives *{claims.HOLDS}* (1.51 times" in line
@@ -303,7 +301,7 @@ def test_the_reading_that_fails_decides(tmp_path):
 def test_higher_rates_are_no_merit_where_noBN_bears_them(tmp_path):
     write_all(tmp_path)
     for rate in (2, 4):
-        job = jobs.of(Setting("none", 64, rate=rate), LAPTOP, STANDARD, 0)
+        job = jobs.experiment_job(Setting("none", 64, rate=rate), LAPTOP, STANDARD, 0)
         path = job.directory(tmp_path) / "log"
         log = json.loads(path.read_text())
         log[-1]["validation/main/accuracy"] = 0.5
@@ -332,7 +330,7 @@ def test_deviations_that_do_not_fall(tmp_path):
 def test_epochs_are_interpolated(tmp_path):
     write_all(tmp_path)
     # noBN rises by 0.45 in 12 epochs, normalBN by 0.7
-    shown = judge(tmp_path, "1a").found[0]
+    shown = judge(tmp_path, "1a").numbers[0]
     assert f"normalBN takes {12 * 0.45 / 0.7:.1f} " in shown
     assert "noBN 12.0" in shown
 
@@ -345,7 +343,7 @@ def evaluation(tmp_path_factory):
     """All runs, and the report of them."""
     out = tmp_path_factory.mktemp("paper")
     patch = pytest.MonkeyPatch()
-    patch.setattr(search, "_COMMITTED", out / "none")
+    patch.setattr(rules, "COMMITTED", out / "none")
     write_all(out)
     machine.record(out)
     started = time.monotonic()
@@ -462,14 +460,14 @@ def test_a_users_file_is_not_overwritten(tmp_path, capsys):
 def test_search_grid_is_in_the_report(tmp_path):
     write_run(tmp_path, Setting("none", 64), 0, 0.5, 0.5)
     accuracies = {"none-b64": 0.5, "multigpu-b2": 0.25}
-    rules = [
+    entries = [
         {
             **{"init": init, "base_rate": 0.01, "scaling": "sqrt"},
             **{"score": score, "test_accuracy": accuracies},
         }
         for init, score in (("lecun", 0.5), ("he", 0.75))
     ]
-    outcome = {"scale": "laptop", "rules": rules}
+    outcome = {"scale": "laptop", "rules": entries}
     (tmp_path / "search.json").write_text(json.dumps(outcome))
     assert experiments.main(["--report-only", "--out", str(tmp_path)]) == 0
     lines = (tmp_path / "REPRODUCTION.md").read_text().splitlines()
@@ -487,8 +485,8 @@ AT_QUICK_CHECK = {("multigpu", 64): (0.65, 0.80)}  # claim 2 does not hold
 def write_desktop(out, seeds=SEEDS, timed=False):
     """Write the runs of the desktop scale, and the rules."""
     out.mkdir(parents=True)
-    rules = {"constant": vars(CONSTANT), "best": vars(BEST)}
-    (out / "map.json").write_text(json.dumps(rules))
+    chosen = {"constant": vars(CONSTANT), "best": vars(BEST)}
+    (out / "map.json").write_text(json.dumps(chosen))
     every = experiments_of(DESKTOP)
     of_constant = {job.name for job in jobs.planned(every, DESKTOP, [CONSTANT], 3)}
     for job in jobs.planned(every, DESKTOP, [CONSTANT, BEST], len(seeds)):
@@ -503,7 +501,7 @@ def write_map(out, usable):
     for bn, highest in usable.items():
         for rate in LAPTOP.map.rates:
             found = (0.5, 0.6) if rate <= highest else (0.1, 0.1)
-            write_job(out, jobs.of_map(bn, 64, "he", rate, LAPTOP), *found)
+            write_job(out, jobs.map_job(bn, 64, "he", rate, LAPTOP), *found)
 
 
 @pytest.fixture(scope="module")
@@ -512,7 +510,7 @@ def two_rules(tmp_path_factory):
     root = tmp_path_factory.mktemp("rules")
     quick, out = root / "laptop", root / "desktop"
     patch = pytest.MonkeyPatch()
-    patch.setattr(search, "_COMMITTED", root / "none")
+    patch.setattr(rules, "COMMITTED", root / "none")
     claim = {"verdict": "can't be told", "deciding": "1.0 to 1.2", "found": []}
     model = {"claim7": claim, "checks": []}
     patch.setattr(scaling_runs, "model", lambda *_: model)
@@ -592,7 +590,8 @@ def test_the_map_against_claim_9(tmp_path, usable, verdict):
     quick = Evaluation(LAPTOP, tmp_path / "laptop")
     found = Evaluation(DESKTOP, tmp_path / "desktop", quick)
     (claim,) = [claim for claim in claims.CLAIMS if claim.number == "9"]
-    assert {claim.judged(r).verdict for r in found.results.values()} == {verdict}
+    judgements = [claim.judge_finished(r) for r in found.results.values()]
+    assert {judgement.verdict for judgement in judgements} == {verdict}
 
 
 def test_figures_and_tables_have_a_part_for_each_rule(two_rules):

@@ -11,19 +11,24 @@ import pytest
 from chainer_crossbn.commands import experiments
 from chainer_crossbn.errors import UsageError
 from chainer_crossbn.experiments import (
-    chosen_rules,
     figures,
     jobs,
-    rule_paths,
+    map_choice,
+    rules,
     rules_by_claims,
     runner,
-    search,
 )
 from chainer_crossbn.experiments.claims import FAILS, HOLDS
 from chainer_crossbn.experiments.definitions import SCALES, Setting
-from chainer_crossbn.experiments.learning_rate_map import MapResults, has_diverged
+from chainer_crossbn.experiments.learning_rate_map import (
+    MapResults,
+    grid_choices,
+    grid_rates,
+    has_diverged,
+    rules_within,
+)
 from chainer_crossbn.experiments.results import NotRun
-from chainer_crossbn.experiments.rule import STANDARD, Rule
+from chainer_crossbn.experiments.rules import STANDARD, Rule
 from chainer_crossbn.experiments.rules_by_claims import NOT_RUN, UNCLEAR
 
 LAPTOP = SCALES["laptop"]
@@ -35,8 +40,7 @@ DIVERGED = "diverged"
 
 @pytest.fixture(autouse=True)
 def no_committed_rules(monkeypatch, tmp_path):
-    for module in (search, chosen_rules):
-        monkeypatch.setattr(module, "_COMMITTED", tmp_path / "none")
+    monkeypatch.setattr(rules, "COMMITTED", tmp_path / "none")
 
 
 def write_run(out, job, found):
@@ -94,7 +98,7 @@ def write_map(out, scale, accuracies):
             for rate in scale.map.rates:
                 found = accuracies(bn, batch, init, rate)
                 if found is not None:
-                    job = jobs.of_map(bn, batch, init, rate, scale)
+                    job = jobs.map_job(bn, batch, init, rate, scale)
                     write_run(out, job, found)
     return MapResults(scale, out)
 
@@ -137,7 +141,7 @@ def test_a_diverged_run_is_at_chance(tmp_path):
     for part in ("train", "validation"):
         assert set(run.columns[f"{part}/main/accuracy"]) == {0.1}
         assert np.isnan(run.columns[f"{part}/main/loss"]).all()
-    verdicts = rules_by_claims.judged(found)[Rule("lecun", 0.016, "linear")]
+    verdicts = rules_by_claims.judge_rules(found)[Rule("lecun", 0.016, "linear")]
     # noBN comes to no accuracy above chance, with which rates could be compared.
     assert (verdicts["1a"], verdicts["1b"]) == (UNCLEAR, HOLDS)
 
@@ -146,13 +150,13 @@ def test_what_is_not_finished_is_missing(tmp_path):
     write_map(
         tmp_path, ONE_INIT, lambda bn, batch, *_: (0.5, 0.6) if batch == 64 else None
     )
-    job = jobs.of_map("normal", 2, "lecun", 0.008, ONE_INIT)
+    job = jobs.map_job("normal", 2, "lecun", 0.008, ONE_INIT)
     write_run(tmp_path, job, (0.5, 0.6))
     (job.directory(tmp_path) / "statistics.json").unlink()
     found = MapResults(ONE_INIT, tmp_path)
     assert (len(found.runs), found.n_planned) == (24, 56)
     assert found.run("normal", 2, "lecun", 0.008) is None
-    for verdicts in rules_by_claims.judged(found).values():
+    for verdicts in rules_by_claims.judge_rules(found).values():
         missing = {number for number, v in verdicts.items() if v == NOT_RUN}
         assert missing == {"4", "5", "6a", "6b"}
 
@@ -161,15 +165,15 @@ def test_what_is_not_finished_is_missing(tmp_path):
 
 
 def test_rules_lie_within_the_grid():
-    rules = rule_paths.rules(ONE_INIT)
+    within = rules_within(ONE_INIT)
     rates = {
-        scaling: [rule.base_rate for rule in rules if rule.scaling == scaling]
+        scaling: [rule.base_rate for rule in within if rule.scaling == scaling]
         for scaling in ("constant", "sqrt", "linear")
     }
     assert rates["constant"] == list(RATES)
     assert rates["sqrt"] == list(RATES[3:])
     assert rates["linear"] == list(RATES[5:])
-    assert len(rule_paths.rules(LAPTOP)) == 2 * (8 + 5 + 3)
+    assert len(rules_within(LAPTOP)) == 2 * (8 + 5 + 3)
 
 
 @pytest.mark.parametrize(
@@ -182,14 +186,14 @@ def test_rules_lie_within_the_grid():
 )
 def test_path_of_a_rule(scaling, at_4, at_2):
     rule = Rule("he", 0.032, scaling)
-    assert rule_paths.path(rule, LAPTOP) == {64: (0.032,), 4: at_4, 2: at_2}
-    assert rule_paths.ways(rule, LAPTOP) == [
+    assert grid_rates(rule, LAPTOP) == {64: (0.032,), 4: at_4, 2: at_2}
+    assert grid_choices(rule, LAPTOP) == [
         {64: 0.032, 4: at_4[0], 2: rate} for rate in at_2
     ]
 
 
 def test_a_path_may_leave_the_grid():
-    assert rule_paths.path(Rule("he", 0.001, "linear"), LAPTOP)[2] == ()
+    assert grid_rates(Rule("he", 0.001, "linear"), LAPTOP)[2] == ()
 
 
 # Judging
@@ -229,7 +233,7 @@ def made(number, rates):
 
 
 def holding(found):
-    judgements = rules_by_claims.judged(found)
+    judgements = rules_by_claims.judge_rules(found)
     return {rule: rules_by_claims.holding(v) for rule, v in judgements.items()}
 
 
@@ -253,7 +257,7 @@ def test_a_claim_of_batch_size_64_holds_at_one_rate(tmp_path, number):
 @pytest.mark.parametrize("neighbour", AT["sqrt"][2])
 def test_neighbours_that_disagree_tell_nothing(tmp_path, neighbour):
     found = write_map(tmp_path, ONE_INIT, made("4", [neighbour]))
-    judgements = rules_by_claims.judged(found)
+    judgements = rules_by_claims.judge_rules(found)
     assert judgements[Rule("lecun", BASE, "sqrt")]["4"] == UNCLEAR
     assert judgements[Rule("lecun", neighbour, "constant")]["4"] == HOLDS
 
@@ -263,7 +267,7 @@ def test_a_missing_neighbour_is_not_run(tmp_path):
         return None if (bn, batch, rate) == ("normal", 2, 0.004) else (0.5, 0.6)
 
     found = write_map(tmp_path, ONE_INIT, accuracies)
-    verdicts = rules_by_claims.judged(found)[Rule("lecun", BASE, "sqrt")]
+    verdicts = rules_by_claims.judge_rules(found)[Rule("lecun", BASE, "sqrt")]
     assert (verdicts["4"], verdicts["5"]) == (NOT_RUN, FAILS)
 
 
@@ -275,26 +279,26 @@ def test_the_margin_is_that_of_all_test_images(tmp_path):
             ONE_INIT,
             lambda bn, *_, gap=gap: (0.5 + gap * (bn == "multigpu"), 0.6),
         )
-        judgements = rules_by_claims.judged(found)
+        judgements = rules_by_claims.judge_rules(found)
         assert {verdicts["2"] for verdicts in judgements.values()} == {verdict}
 
 
 def test_networks_that_learn_nothing_are_alike(tmp_path):
     found = write_map(tmp_path, ONE_INIT, lambda *_: (0.1, 0.1))
-    judgements = rules_by_claims.judged(found)
+    judgements = rules_by_claims.judge_rules(found)
     assert {tuple(rules_by_claims.holding(v)) for v in judgements.values()} == {("2",)}
     assert rules_by_claims.alike_at_chance(found, judgements) == list(judgements)
 
 
 def test_claims_that_exclude_each_other():
-    rules = [Rule("he", rate, "constant") for rate in RATES[:3]]
+    tried = [Rule("he", rate, "constant") for rate in RATES[:3]]
     held = (["1a", "2"], ["1a", "4"], ["4"])
     judgements = {
         rule: {n: HOLDS if n in these else FAILS for n in rules_by_claims.NUMBERS}
-        for rule, these in zip(rules, held)
+        for rule, these in zip(tried, held)
     }
     assert rules_by_claims.exclusive(judgements) == [("2", "4")]
-    assert rules_by_claims.best(judgements) == (2, rules[:2])
+    assert rules_by_claims.best(judgements) == (2, tried[:2])
 
 
 # Choosing
@@ -302,8 +306,8 @@ def test_claims_that_exclude_each_other():
 
 def test_rules_are_chosen_by_accuracy(tmp_path):
     found = write_map(tmp_path, LAPTOP, peaks)
-    outcome = chosen_rules.conclude(found)
-    assert chosen_rules.chosen(tmp_path) == (
+    outcome = map_choice.conclude(found)
+    assert rules.mapped_rules(tmp_path) == (
         Rule("he", 0.016, "constant"),
         Rule("he", 0.016, "sqrt"),
     )
@@ -323,9 +327,9 @@ def test_no_rules_without_all_of_normalBN_at_64(tmp_path):
 
     found = write_map(tmp_path, LAPTOP, accuracies)
     with pytest.raises(NotRun, match="1 of 16 runs of normalBN at 64"):
-        chosen_rules.conclude(found)
+        map_choice.conclude(found)
     with pytest.raises(UsageError, match="run --only map at laptop scale first"):
-        chosen_rules.chosen(tmp_path)
+        rules.mapped_rules(tmp_path)
 
 
 def test_no_rules_without_one_that_is_complete(tmp_path):
@@ -333,14 +337,14 @@ def test_no_rules_without_one_that_is_complete(tmp_path):
         tmp_path, LAPTOP, lambda bn, *at: None if bn == "none" else peaks(bn, *at)
     )
     with pytest.raises(NotRun, match="every rule"):
-        chosen_rules.conclude(found)
+        map_choice.conclude(found)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"constant": {}}'])
 def test_a_broken_choice_is_refused(tmp_path, content):
     (tmp_path / "map.json").write_text(content)
     with pytest.raises(UsageError, match="can't read"):
-        chosen_rules.chosen(tmp_path)
+        rules.mapped_rules(tmp_path)
 
 
 @pytest.mark.parametrize("n_failed", [0, 1])
@@ -352,7 +356,7 @@ def test_the_command_ends_with_the_rules(tmp_path, monkeypatch, capsys, n_failed
     constant, best = capsys.readouterr().out.splitlines()[n_failed:]
     assert constant.startswith(f"constant rule: {Rule('he', 0.016, 'constant')} (")
     assert best.startswith(f"best rule: {Rule('he', 0.016, 'sqrt')} (")
-    assert chosen_rules.chosen(tmp_path).best.scaling == "sqrt"
+    assert rules.mapped_rules(tmp_path)[1].scaling == "sqrt"
 
 
 def test_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
@@ -374,7 +378,8 @@ def report_of(monkeypatch):
 
 
 def _report_of(out):
-    write_run(out, jobs.of(Setting("none", 64), LAPTOP, STANDARD, 0), (0.5, 0.6))
+    job = jobs.experiment_job(Setting("none", 64), LAPTOP, STANDARD, 0)
+    write_run(out, job, (0.5, 0.6))
     assert experiments.main(["--report-only", "--out", str(out)]) == 0
     return (out / "REPRODUCTION.md").read_text()
 

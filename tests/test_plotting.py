@@ -13,9 +13,10 @@ from matplotlib.colors import same_color, to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from chainer_crossbn.commands import plot
-from chainer_crossbn.plotting import bars, groups, networks, trends
+from chainer_crossbn.plotting import bars, groups, trends
 from chainer_crossbn.plotting.groups import time_ratio
 from chainer_crossbn.runs import reading
+from chainer_crossbn.runs.networks import network_of
 
 PLOT = Path(__file__).parents[1] / "plot.py"
 # Seconds of training per epoch; two more an epoch go into evaluation.
@@ -572,9 +573,9 @@ def test_defaults_of_options_are_those_of_training():
     from chainer_crossbn.models import normalizations
 
     for name, options in normalizations.OPTIONS.items():
-        assert networks.of({"bn": name, **options}) == name
+        assert network_of({"bn": name, **options}) == name
         for option in options:
-            assert networks.of({"bn": name, option: "other"}) != name
+            assert network_of({"bn": name, option: "other"}) != name
 
 
 def test_diverging_run_leaves_axis_to_others(tmp_path):

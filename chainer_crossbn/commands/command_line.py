@@ -1,10 +1,13 @@
-"""What the commands have in common: number arguments, and what they say."""
+"""What the commands share: parsers, messages, and the exit status."""
 
 import argparse
 import difflib
 import io
 import os
 import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Callable, NoReturn, Optional, Union
 
 from chainer_crossbn import __version__
 from chainer_crossbn.errors import UsageError, in_one_line
@@ -13,7 +16,7 @@ from chainer_crossbn.errors import UsageError, in_one_line
 class Parser(argparse.ArgumentParser):
     """Raises :class:`UsageError` where argparse would print its usage and exit."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
         self.add_argument(
             "-V",
@@ -22,7 +25,7 @@ class Parser(argparse.ArgumentParser):
             version=f"chainer_crossbn {__version__}",
         )
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see --help)")
 
     def parse_args(self, args=None, namespace=None):
@@ -36,37 +39,41 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
-def print_anything():
-    """Have what standard output can't encode, as in a file's name, printed as escapes.
+def print_anything() -> None:
+    """Print what standard output can't encode, such as in a file's name, as escapes.
 
-    Standard error does so from the start.
+    Standard error does so by default.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def complain(program, message):
-    """Say something in one line on standard error.
+def complain(program: str, message: object) -> None:
+    """Print a message in one line on standard error.
 
     Args:
-        program (str): Who says it.
-        message: What there is to say.
+        program (str): The program, which precedes the message.
+        message: What is converted by ``str``.
     """
     print(f"{program}: {in_one_line(message)}", file=sys.stderr, flush=True)
 
 
-def conclude(program, run, refusals=UsageError):
-    """Run a command of one process to its end.
+def conclude(
+    program: str,
+    run: Callable[[], Optional[int]],
+    refusals: Union[type[Exception], tuple[type[Exception], ...]] = UsageError,
+) -> int:
+    """Run a command of one process, and return its exit status.
 
     Args:
-        program (str): Who says what can't be done.
+        program (str): The program, which precedes messages.
         run (callable): Takes nothing; returns the exit status, or ``None`` for 0.
-        refusals (type or tuple of type): Exceptions whose message is one line that
-            says what can't be done.
+        refusals (type or tuple of type): Exceptions whose message says in one line what
+            can't be done.
 
     Returns:
-        int: Exit status: that of ``run``; 2 after a refusal, said on standard error; 0
-        where the reader of standard output has seen enough and is gone.
+        int: That of ``run``; 2 after a refusal, whose message goes to standard error; 0
+        if the reader of standard output has closed it.
     """
     print_anything()
     try:
@@ -80,8 +87,34 @@ def conclude(program, run, refusals=UsageError):
         return 0
 
 
-def add(group, *names, **options):
-    """Add an argument whose help tells its default, where that is a value."""
+def add_paths(parser: argparse.ArgumentParser, default_out: str) -> None:
+    """Add the arguments of a command that reads runs and writes files.
+
+    Args:
+        parser (argparse.ArgumentParser): Gets ``paths`` and ``--out``.
+        default_out (str): Where it writes by default, for the help.
+    """
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a run directory, or a directory above some",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help=f"where to write (default: {default_out})"
+    )
+
+
+def wrote(files: Iterable[list[Path]]) -> list[str]:
+    """Return lines that name written files, one for each list of files."""
+    return [
+        " and ".join([f"wrote {first}", *(path.name for path in others)])
+        for first, *others in files
+    ]
+
+
+def add(group: argparse._ActionsContainer, *names: str, **options: Any) -> None:
+    """Add an argument whose help gives its default, if it has one."""
     if options.get("default") is not None:
         options["help"] += " (default: %(default)s)"
     group.add_argument(*names, **options)

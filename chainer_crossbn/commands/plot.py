@@ -1,39 +1,50 @@
-"""The command line: run directories in, figures and tables out."""
+"""The command line of ``plot.py``: draw figures and print tables of runs."""
 
+import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
-from chainer_crossbn.commands.command_line import Parser, complain, conclude
+from matplotlib.figure import Figure
+
+from chainer_crossbn.commands.command_line import (
+    Parser,
+    add_paths,
+    complain,
+    conclude,
+    wrote,
+)
 from chainer_crossbn.errors import UsageError
 from chainer_crossbn.plotting import bars, curves, files, papers, profiles, style, table
-from chainer_crossbn.plotting.groups import by_model, group_runs, timed
-from chainer_crossbn.runs.reading import find_runs
+from chainer_crossbn.plotting.groups import Group, by_model, group_runs, timed
+from chainer_crossbn.plotting.profiles import Profiled
+from chainer_crossbn.runs.reading import Run, find_runs
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> int:
     """Draw the figures of all the runs under the given paths.
 
     Args:
-        argv (list of str): Arguments; those of the process if None.
+        argv (list of str or None): Arguments; those of the process by default.
 
     Returns:
-        int: Exit status: 0, or 2 where the user asked for something that can't be done
-        (said in one line on standard error).
+        int: Exit status: 0, or 2 if it can't be done (standard error says why in one
+        line).
     """
     refusals = UsageError, FileNotFoundError
     return conclude(files.PROGRAM, lambda: _run(_parser().parse_args(argv)), refusals)
 
 
-def draw(groups):
-    """Draw all the figures that the groups of runs give.
+def draw(groups: list[Group]) -> tuple[list[tuple[str, Figure]], list[str]]:
+    """Draw all figures of groups of runs.
 
     Args:
-        groups (list): :class:`~chainer_crossbn.plotting.groups.Group` objects.
+        groups (list of Group): The groups.
 
     Returns:
-        tuple: Pairs of a file name's stem and a :class:`matplotlib.figure.Figure`;
-        and lines that say which times are not compared and which of the paper's
-        figures are not drawn, and why.
+        tuple: Pairs of a file name's stem and a figure; and lines that say which times
+        are not compared and which of the paper's figures are not drawn, and why.
     """
     drawn = []
     for suffix, members in by_model(groups):
@@ -49,10 +60,16 @@ def draw(groups):
                 (f"epoch_time{suffix}", bars.epoch_times(with_times)),
             ]
     of_paper, missing = papers.draw(groups)
-    return drawn + of_paper, _untimed(groups) + missing
+    n_virtual = sum(run.virtual_ranks > 1 for group in groups for run in group.runs)
+    if n_virtual:
+        runs = "1 run has" if n_virtual == 1 else f"{n_virtual} runs have"
+        missing.insert(0, f"times not compared: {runs} virtual ranks")
+    return drawn + of_paper, missing
 
 
-def draw_profiles(profiled):
+def draw_profiles(
+    profiled: Profiled,
+) -> tuple[list[tuple[str, Figure]], list[tuple[str, str]]]:
     """Draw where the time goes, for runs with a profile.
 
     Args:
@@ -60,18 +77,15 @@ def draw_profiles(profiled):
             it.
 
     Returns:
-        tuple: Pairs of a file name's stem and a :class:`matplotlib.figure.Figure`: bars
-        of all groups of a model, and a time line of the first run of each; and pairs of
-        a file's name and the text of a trace, for the same runs.
+        tuple: Pairs of a file name's stem and a figure: bars of all groups of a model,
+        and a time line of the first run of each; and pairs of a file name and the text
+        of a trace, for the same runs.
     """
     pairs_of = dict(profiled)
-    drawn = [
-        (
-            f"profile{suffix}",
-            profiles.bars([(group, pairs_of[group]) for group in members]),
-        )
-        for suffix, members in by_model(list(pairs_of))
-    ]
+    drawn = []
+    for suffix, members in by_model(list(pairs_of)):
+        figure = profiles.bars([(group, pairs_of[group]) for group in members])
+        drawn.append((f"profile{suffix}", figure))
     traces = []
     for group, pairs in profiled:
         run, profile = pairs[0]
@@ -82,15 +96,7 @@ def draw_profiles(profiled):
     return drawn, traces
 
 
-def _untimed(groups):
-    count = sum(run.virtual_ranks > 1 for group in groups for run in group.runs)
-    if not count:
-        return []
-    runs = "1 run has" if count == 1 else f"{count} runs have"
-    return [f"times not compared: {runs} virtual ranks"]
-
-
-def _run(arguments):
+def _run(arguments: argparse.Namespace) -> None:
     runs, skipped = find_runs(arguments.paths)
     if not runs:
         raise UsageError(_no_run(arguments.paths, skipped))
@@ -114,7 +120,7 @@ def _run(arguments):
     _report(groups, written, missing)
 
 
-def _no_run(paths, skipped):
+def _no_run(paths: list[str], skipped: list[tuple[Path, str]]) -> str:
     if not skipped:
         return (
             f"no run under {', '.join(paths)}; give directories that train_cifar.py "
@@ -123,31 +129,23 @@ def _no_run(paths, skipped):
     path, reason = skipped[0]
     others = f" (and {len(skipped) - 1} others)" if len(skipped) > 1 else ""
     return (
-        f"no run to draw: {path}: {reason}{others}; give runs that have logged an "
-        "epoch at least"
+        f"no run to draw: {path}: {reason}{others}; give runs that have logged at "
+        "least one epoch"
     )
 
 
 def _parser():
     parser = Parser(
         prog=files.PROGRAM,
-        description="Draw loss, accuracy and time of training runs, and the paper's "
-        "figures where their runs are there.",
+        description="Draw loss, accuracy and time of training runs, and the figures of "
+        "the paper that there are runs for.",
     )
-    parser.add_argument(
-        "paths",
-        nargs="+",
-        metavar="PATH",
-        help="a run directory, or a directory above some",
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", help="where to write (default: beside the runs)"
-    )
+    add_paths(parser, default_out="beside the runs")
     return parser
 
 
-def _beside(runs):
-    """The directory that all the runs lie in."""
+def _beside(runs: list[Run]) -> Path:
+    """Return the directory that contains all runs."""
     parents = [os.path.dirname(os.path.abspath(run.directory)) for run in runs]
     common = Path(os.path.commonpath(parents))
     if common == common.parent:
@@ -156,20 +154,17 @@ def _beside(runs):
     return common.relative_to(here) if here in (common, *common.parents) else common
 
 
-def _report(groups, written, missing):
-    _say(table.runs_table(groups))
-    _say(f"\n{table.RUNS_NOTE}")
+def _report(groups: list[Group], written: list[list[Path]], missing: list[str]) -> None:
+    _print(table.runs_table(groups))
+    _print(f"\n{table.RUNS_NOTE}")
     for scale in papers.table2_scales(groups)[0]:
-        _say(f"\n{table.total_times_table(scale)}")
-    _say("")
-    for line in missing:
-        _say(line)
-    for first, *others in written:
-        _say(" and ".join([f"wrote {first}", *(path.name for path in others)]))
+        _print(f"\n{table.total_times_table(scale)}")
+    for line in ("", *missing, *wrote(written)):
+        _print(line)
 
 
-def _say(text):
-    """Print lines, whatever a file's name in them holds."""
+def _print(text: str) -> None:
+    """Print lines, with unprintable characters of file names as question marks."""
     for line in text.split("\n"):
         shown = "".join(sign if sign.isprintable() else "?" for sign in line)
         print(shown, flush=True)

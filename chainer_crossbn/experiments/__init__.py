@@ -1,17 +1,19 @@
 """The paper's evaluation: ``python -m chainer_crossbn experiments`` runs it.
 
-What is run is data: :mod:`.definitions` has the experiments and the scales, and
-:mod:`.rule` the initial weights and learning rates that all of them share, which
-:mod:`.search` chooses. :mod:`.jobs` makes one command line of each run, :mod:`.records`
-tells what is there of it, :mod:`.costs` how long it takes, and :mod:`.runner` runs what
-is missing, and :mod:`.machine` notes on which machine. :mod:`.scale_rules` tells the
-rules of a scale, and :mod:`.evaluation` has the finished runs under each, which
-:mod:`.results` reads. :mod:`.claims` judges the paper's claims, by what
-:mod:`.comparisons` compares; :mod:`.tables` and :mod:`.figures` show the runs,
-:mod:`.summary` the verdicts, and :mod:`.report` writes it all down.
-:mod:`.learning_rate_map` runs and reads a grid of learning rates, in which
-:mod:`.rule_paths` finds the rules for the learning rate; :mod:`.rules_by_claims` judges
-the claims under each of them, :mod:`.chosen_rules` chooses two by accuracy alone, and
-:mod:`.map_figures` and :mod:`.map_report` show it.
-Nothing here imports Chainer or MPI.
+To read it from the question to the answer:
+
+1. :mod:`.definitions` has the experiments and the scales as data, and :mod:`.rules` the
+   initial weights and learning rates that all runs share.
+2. :mod:`.jobs` makes the command line of each run, and :mod:`.runner` runs what is
+   missing.
+3. :mod:`.results` reads the finished runs. :mod:`.claims` has each claim of the paper
+   with its criterion, and judges it by what :mod:`.comparisons` compares.
+4. :mod:`.report` writes verdicts, tables and figures.
+
+:mod:`.search` chooses one rule. :mod:`.learning_rate_map` is a grid of learning rates:
+:mod:`.map_choice` chooses two rules by it, and :mod:`.rules_by_claims` judges the
+claims under every rule.
+
+Everywhere, ``out`` is the directory that contains the runs, and ``scale`` their
+:class:`.definitions.Scale`. Nothing here imports Chainer or MPI.
 """

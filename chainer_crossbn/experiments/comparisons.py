@@ -1,84 +1,91 @@
-"""Comparisons of runs, seed by seed, of which the verdicts on the claims are made."""
+"""Compare runs seed by seed; the verdicts on the claims follow from this."""
 
 import math
-from typing import NamedTuple, Optional
+from collections.abc import Sequence
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 
 from chainer_crossbn.experiments.records import CHANCE
-from chainer_crossbn.experiments.results import READINGS, tested
+from chainer_crossbn.experiments.results import READINGS, Results, accuracy_with
 from chainer_crossbn.plotting import networks
-from chainer_crossbn.runs.reading import TRAIN_ACCURACY, TRAIN_LOSS
+from chainer_crossbn.runs.reading import TRAIN_ACCURACY, TRAIN_LOSS, Run
+
+# Two runs per seed.
+Pairs = list[tuple[Run, Run]]
+# Two accuracies per seed, and the results -> yes, no, or None for undecided.
+Question = Callable[[list[tuple[float, float]], Results], Optional[bool]]
 
 
 class Part(NamedTuple):
     """A part of a claim.
 
     Attributes:
-        true (bool or None): Whether it is true; ``None`` if it can't be told.
-        number (str): The number that tells, in a few words.
+        true (bool or None): Whether it is true; ``None`` if it is undecided.
+        number (str): The number that decides, in a few words.
     """
 
     true: Optional[bool]
     number: str
 
 
-def margin(n_test):
-    """Return the difference of accuracies from which on two networks differ.
-
-    Args:
-        n_test (int): Number of test images.
-    """
+def margin(n_test: int) -> float:
+    """Return the least difference between accuracies of networks that differ."""
     return 2 * math.sqrt(0.5 / n_test)
 
 
-def under_each_reading(results, pairs, question):
-    """Ask a question about test accuracy, under each reading of running statistics.
+def under_each_reading(
+    results: Results, pairs: Pairs, question: Question
+) -> tuple[list[Part], list[str]]:
+    """Compare test accuracies, under each reading of running statistics.
 
     Args:
         results (Results): The finished runs.
-        pairs (list of tuple): Two runs a seed.
+        pairs (list of tuple): Two runs per seed.
         question (callable): :func:`alike` or :func:`more`.
 
     Returns:
         tuple: A list of :class:`Part`, and a list of lines with all numbers.
     """
-    of_normal = any(run.network == "normal" for run in pairs[0])
-    parts, found = [], []
-    for reading, words in READINGS.items() if of_normal else [("averaged", "")]:
-        values = [tuple(tested(run, reading) for run in pair) for pair in pairs]
-        kind = "test" if reading == "averaged" else f"test ({words})"
-        parts.append(_part("test", kind, pairs, values, question, results))
-        note = f" ({words})" if of_normal else ""
-        found.append(_accuracies("test", pairs, values) + note)
-    return parts, found
+    has_normal = any(run.network == "normal" for run in pairs[0])
+    parts, lines = [], []
+    for reading, name in READINGS.items() if has_normal else [("averaged", "")]:
+        values = [tuple(accuracy_with(run, reading) for run in pair) for pair in pairs]
+        kind = "test" if reading == "averaged" else f"test ({name})"
+        true = question(values, results)
+        parts.append(Part(true, _difference(kind, pairs, values, results.n_test)))
+        note = f" ({name})" if has_normal else ""
+        lines.append(_accuracies("test", pairs, values) + note)
+    return parts, lines
 
 
-def in_training(results, pairs, question):
-    """Ask a question about training accuracy.
+def in_training(results: Results, pairs: Pairs, question: Question) -> tuple[Part, str]:
+    """Compare training accuracies.
 
     Args:
         results (Results): The finished runs.
-        pairs (list of tuple): Two runs a seed.
-        question (callable): As for :func:`under_each_reading`, or :func:`differ`.
+        pairs (list of tuple): Two runs per seed.
+        question (callable): :func:`alike`, :func:`more` or :func:`differ`.
 
     Returns:
         tuple: A :class:`Part`, and a line with all numbers.
     """
     values = _training(pairs)
-    part = _part("training", "training", pairs, values, question, results)
-    return part, _accuracies("training", pairs, values)
+    number = _difference("training", pairs, values, results.n_test)
+    return Part(question(values, results), number), _accuracies(
+        "training", pairs, values
+    )
 
 
-def alike(values, results):
-    """Tell whether pairs of accuracies are alike.
+def alike(values: list[tuple[float, float]], results: Results) -> Optional[bool]:
+    """Return whether pairs of accuracies are alike.
 
     Args:
-        values (list of tuple): Two accuracies a seed.
+        values (list of tuple): Two accuracies per seed.
         results (Results): The finished runs.
 
     Returns:
-        bool or None: ``None`` where it can't be told.
+        bool or None: ``None`` where it is undecided.
     """
     differences = [a - b for a, b in values]
     if abs(np.median(differences)) < margin(results.n_test):
@@ -87,28 +94,30 @@ def alike(values, results):
     return False if one_sided else None
 
 
-def differ(values, results):
-    """Tell whether pairs of accuracies differ; as :func:`alike`."""
+def differ(values: list[tuple[float, float]], results: Results) -> Optional[bool]:
+    """Return whether pairs of accuracies differ; see :func:`alike`."""
     are_alike = alike(values, results)
     return None if are_alike is None else not are_alike
 
 
-def more(values, results):
-    """Tell whether the first accuracy of the pairs is higher; as :func:`alike`."""
+def more(values: list[tuple[float, float]], results: Results) -> Optional[bool]:
+    """Return whether the first accuracy of each pair is higher; see :func:`alike`."""
     are_alike = alike(values, results)
     if are_alike is None:
         return None
     return not are_alike and values[0][0] > values[0][1]
 
 
-def sooner(results, pairs, key, what):
-    """Ask whether the first runs come sooner to what both reach, in epochs.
+def sooner(
+    results: Results, pairs: Pairs, key: str, quantity: str
+) -> tuple[Part, tuple[float, ...], tuple[float, ...]]:
+    """Compare the epochs that runs take to the value that both of a pair reach.
 
     Args:
         results (Results): The finished runs.
-        pairs (list of tuple): Two runs a seed.
+        pairs (list of tuple): Two runs per seed.
         key (str): Column of the log.
-        what (str): What that column has, in words.
+        quantity (str): Name of that column in sentences.
 
     Returns:
         tuple: A :class:`Part`, and the epochs of the first and of the second runs.
@@ -118,21 +127,18 @@ def sooner(results, pairs, key, what):
     ours, theirs = zip(*epochs)
     number = (
         f"{np.median(ours):.1f} epochs ({_label(pairs, 0)}) against "
-        f"{np.median(theirs):.1f} ({_label(pairs, 1)}) to the same {what}"
+        f"{np.median(theirs):.1f} ({_label(pairs, 1)}) to the same {quantity}"
     )
     return Part(_all_sooner(epochs) if both_learn else None, number), ours, theirs
 
 
-def learns(results, runs, kind):
-    """Ask whether all of some runs end above chance.
+def learns(results: Results, runs: list[Run], kind: str) -> Part:
+    """Return whether all runs end above chance.
 
     Args:
         results (Results): The finished runs.
-        runs (list of Run): One a seed.
-        kind (str): ``"training"`` or ``"test"``.
-
-    Returns:
-        Part: Whether the lowest accuracy is.
+        runs (list of Run): One per seed.
+        kind (str): ``"training"`` or ``"test"``, which accuracy counts.
     """
     accuracies = [
         run.final_accuracy if kind == "test" else run.columns[TRAIN_ACCURACY][-1]
@@ -146,32 +152,33 @@ def learns(results, runs, kind):
     )
 
 
-def name(run):
+def name(run: Run) -> str:
     """Return the paper's name of the network of a run."""
     return networks.name(run.network)
 
 
-def spread(values, form):
-    """Return the median and, of several values, their range.
+def spread(values: Sequence[float], form: str) -> str:
+    """Format the median of values and, of several, their range.
 
     Args:
-        values (iterable of float): One a seed.
-        form (str): A format.
+        values (sequence of float): One per seed.
+        form (str): Format of a number, such as ``".1f"``.
     """
-    middle, low, high = np.median(values), min(values), max(values)
-    text = format(middle, form)
-    return text if len(values) == 1 else f"{text} ({low:{form}}–{high:{form}})"
+    text = format(np.median(values), form)
+    if len(values) == 1:
+        return text
+    return f"{text} ({min(values):{form}}–{max(values):{form}})"
 
 
-def _part(kind, words, pairs, values, question, results):
+def _difference(kind, pairs, values, n_test):
+    """Describe both accuracies and their difference."""
     ours, theirs = (100 * np.median(column) for column in zip(*values))
     difference = 100 * np.median([a - b for a, b in values])
-    number = (
+    return (
         f"{ours:.1f} % ({_label(pairs, 0)}) against {theirs:.1f} % "
-        f"({_label(pairs, 1)}) in {_in(words)}; difference {difference:+.1f}, margin "
-        f"{100 * margin(results.n_test):.1f}"
+        f"({_label(pairs, 1)}) in {_in(kind)}; difference {difference:+.1f}, margin "
+        f"{100 * margin(n_test):.1f}"
     )
-    return Part(question(values, results), number)
 
 
 def _in(kind):
@@ -181,9 +188,9 @@ def _in(kind):
 def _label(pairs, index):
     """Name one of two runs by what tells them apart: network, batch size or both."""
     run, other = pairs[0][index], pairs[0][1 - index]
-    words = [name(run)] if run.network != other.network else []
-    words += [f"at {run.batch}"] if run.batch != other.batch else []
-    return " ".join(words)
+    parts = [name(run)] if run.network != other.network else []
+    parts += [f"at {run.batch}"] if run.batch != other.batch else []
+    return " ".join(parts)
 
 
 def _accuracies(kind, pairs, values):
@@ -206,7 +213,7 @@ def _training(pairs):
 def _epochs_to_the_same(pair, key):
     """Return the epochs that two runs take to the worse of their final values.
 
-    They are NaN where one of these is no number.
+    Both are NaN where one of these values is NaN.
     """
     final = [run.columns[key][-1] for run in pair]
     if np.isnan(final).any():
@@ -229,8 +236,8 @@ def _epochs_to(run, key, level):
 
 
 def _all_sooner(epochs):
-    """Whether the first of the pairs is sooner in each seed; False if in none."""
-    found = {ours < theirs for ours, theirs in epochs}
-    if np.isnan(epochs).any() or len(found) > 1:
+    """Return whether the first of each pair is sooner; None if seeds disagree."""
+    answers = {ours < theirs for ours, theirs in epochs}
+    if np.isnan(epochs).any() or len(answers) > 1:
         return None
-    return found.pop()
+    return answers.pop()

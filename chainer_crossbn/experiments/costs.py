@@ -1,66 +1,65 @@
-"""How long runs take: a model for the first estimate, then what was measured."""
+"""How long runs take: estimated by a model at first, then by the finished runs."""
 
 import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from chainer_crossbn.experiments.jobs import Job
 
 # Of CIFAR-10, where a scale takes all images.
 _TRAIN, _TEST = 50_000, 10_000
-# Measured with 8 ranks on 2 cores at width 16; elsewhere the measured runs correct it.
+# Seconds before training starts.
 START = 4.0
-_STEP = 0.065
-_IMAGE = 0.4e-3
-_TESTED_IMAGE = 0.2e-3
 
 
+class _Speed(NamedTuple):
+    """Seconds at width 16, as measured on 2 cores; finished runs correct them."""
+
+    start: float
+    step: float
+    train_image: float
+    test_image: float
+
+
+# A process for each of 8 ranks.
+_PROCESSES = _Speed(START, 0.065, 0.4e-3, 0.2e-3)
 # One process with one thread, for all ranks.
-_VIRTUAL_START = 8.0
-_VIRTUAL_STEP = 0.01
-_VIRTUAL_IMAGE = 1.7e-3
-_VIRTUAL_TESTED_IMAGE = 0.35e-3
+_VIRTUAL_RANKS = _Speed(8.0, 0.01, 1.7e-3, 0.35e-3)
 
 
-def seconds(job):
-    """Estimate the duration of a run, before any has been measured.
-
-    Args:
-        job (Job): The run.
-
-    Returns:
-        float: Seconds.
-    """
+def estimate(job: Job) -> float:
+    """Estimate the seconds of a run, before any has been measured."""
     flags = dict(job.flags)
+    speed = _PROCESSES if job.timed else _VIRTUAL_RANKS
     n_train, n_test = flags.get("train-size", _TRAIN), flags.get("test-size", _TEST)
     steps = math.ceil(n_train / (flags["batchsize"] * job.ranks))
+    images = n_train * speed.train_image + 2 * n_test * speed.test_image
     work = (flags["width"] / 16) ** 2
-    if job.timed:
-        images = n_train * _IMAGE + 2 * n_test * _TESTED_IMAGE
-        return START + flags["epoch"] * (steps * _STEP + images * work)
-    images = n_train * _VIRTUAL_IMAGE + 2 * n_test * _VIRTUAL_TESTED_IMAGE
-    return _VIRTUAL_START + flags["epoch"] * (steps * _VIRTUAL_STEP + images * work)
+    return speed.start + flags["epoch"] * (steps * speed.step + images * work)
 
 
-def left(jobs, measured, at_once=1):
-    """Estimate how long some runs take, given how long others took.
+def estimate_left(
+    jobs: Iterable[Job], measured: list[tuple[Job, float]], at_once: int = 1
+) -> float:
+    """Estimate the seconds that some runs take, from those that others took.
 
     Args:
-        jobs (iterable of Job): What is left.
-        measured (list): Pairs of a run and its seconds.
-        at_once (int): How many are made at once, but for those whose times count.
-
-    Returns:
-        float: Seconds.
+        jobs (iterable of Job): The runs that are left.
+        measured (list): Pairs of a finished run and its seconds.
+        at_once (int): How many run at once; timed runs run alone.
     """
     factor = 1.0
     if measured:
-        taken = sum(duration for _, duration in measured)
-        factor = taken / sum(seconds(job) for job, _ in measured)
-    return factor * sum(seconds(j) / (1 if j.timed else at_once) for j in jobs)
+        seconds = sum(seconds for _, seconds in measured)
+        factor = seconds / sum(estimate(job) for job, _ in measured)
+    return factor * sum(estimate(j) / (1 if j.timed else at_once) for j in jobs)
 
 
-def in_words(duration):
-    """Return seconds in words, such as ``"1 h 32 min"``."""
-    if duration < 90:
-        return f"{duration:.0f} s"
-    minutes = round(duration / 60)
+def format_seconds(seconds: float) -> str:
+    """Format a duration, such as ``"1 h 32 min"``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
     if minutes < 90:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60:02d} min"

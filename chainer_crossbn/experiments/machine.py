@@ -1,22 +1,23 @@
-"""The machine that runs are made on, kept beside their logs."""
+"""The machines that runs are made on, recorded beside their logs."""
 
 import json
 import os
 import platform
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from chainer_crossbn.experiments import records
+from chainer_crossbn.runs.files import write_json
 
 _NAME = "machine.json"
 
 
-def describe():
+def describe() -> dict[str, Any]:
     """Describe this machine.
 
     Returns:
-        dict: CPU, cores that may be used, memory in GiB, system and versions; values
-        that can't be told are ``None``.
+        dict: CPU, available cores, memory in GiB, system and versions; unknown values
+        are ``None``.
     """
     return {
         "cpu": _first("/proc/cpuinfo", "model name") or platform.processor() or None,
@@ -32,23 +33,16 @@ def describe():
     }
 
 
-def record(out):
-    """Add this machine to those that runs in a directory were made on.
-
-    Args:
-        out (str): Directory that gathers runs.
-    """
+def record(out: str) -> None:
+    """Add this machine to those of the runs in a directory, if it is a new one."""
     machines = read(out)
     here = describe()
     if here not in machines:
-        records.write(Path(out, _NAME), [*machines, here])
+        write_json(Path(out, _NAME), [*machines, here])
 
 
-def read(out):
-    """Return the machines that the runs in a directory were made on, the first first.
-
-    Args:
-        out (str): Directory that gathers runs.
+def read(out: str) -> list[dict[str, Any]]:
+    """Return the machines that the runs in a directory were made on, oldest first.
 
     Returns:
         list of dict: As :func:`describe` returns them.

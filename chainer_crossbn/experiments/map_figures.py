@@ -9,8 +9,11 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from chainer_crossbn.experiments import records, rules_by_claims
 from chainer_crossbn.experiments.claims import FAILS, HOLDS
-from chainer_crossbn.experiments.learning_rate_map import has_diverged
-from chainer_crossbn.experiments.rule_paths import LARGEST_BATCH
+from chainer_crossbn.experiments.learning_rate_map import (
+    LARGEST_BATCH,
+    MapResults,
+    has_diverged,
+)
 from chainer_crossbn.experiments.rules_by_claims import NOT_RUN, NUMBERS, UNCLEAR
 from chainer_crossbn.plotting import curves, networks
 from chainer_crossbn.plotting import groups as grouping
@@ -37,55 +40,54 @@ _ROWS = (
     f"{LARGEST_BATCH}; hold: how many claims hold (bold: most)"
 )
 _SCALINGS = {"constant": "constant", "sqrt": "square root", "linear": "linear"}
-# Sizes, so that crosses of several networks at one place are all seen.
+# Sizes of the crosses, so that those of several networks at one place are visible.
 _CROSSES = {"none": 14, "normal": 11, "multigpu": 7}
 _GAP = 0.45  # between scalings, in rows
 
 
-def draw(found):
+def draw(results: MapResults) -> dict[str, Figure]:
     """Draw all figures that there are runs for.
 
-    Args:
-        found (MapResults): The runs of the map.
-
     Returns:
-        dict: From a name to a :class:`matplotlib.figure.Figure`: ``map-INIT`` for each
-        initialization, and ``rules``.
+        dict: Name -> figure: ``map-INIT`` for each initialization, and ``rules``.
     """
     drawn = {}
-    for init in found.scale.map.inits:
-        if any(run.arguments["init"] == init for run in found.runs):
-            drawn[f"map-{init}"] = _accuracies(found, init)
-    judgements = rules_by_claims.shown(rules_by_claims.judged(found)) if drawn else {}
+    for init in results.scale.map.inits:
+        if any(run.arguments["init"] == init for run in results.runs):
+            drawn[f"map-{init}"] = _accuracies(results, init)
+    if not drawn:
+        return {}
+    judgements = rules_by_claims.judge_rules(results)
+    judgements = rules_by_claims.with_verdict(judgements)
     if judgements:
         drawn["rules"] = _matrix(judgements)
     return drawn
 
 
-def _accuracies(found, init):
-    """Final accuracies against the rate, a panel for each batch size."""
-    cells = found.scale.map.cells
+def _accuracies(results, init):
+    """Draw final accuracies against the rate, a panel for each batch size."""
+    cells = results.scale.map.cells
     batches = sorted({batch for _, batch in cells})
     colours = networks.colours(bn for bn, _ in cells)
-    runs = [run for run in found.runs if run.arguments["init"] == init]
+    runs = [run for run in results.runs if run.arguments["init"] == init]
     title = f"Final accuracy against learning rate, {init} initialization"
     figure, axes, below = _panels(len(batches), 3.1, title)
     for ax, batch in zip(axes, batches):
         for bn, colour in colours.items():
             if (bn, batch) in cells:
-                _lines(ax, found, (bn, batch, init), colour)
-        _set_axes(ax, batch, found.scale.map.rates)
+                _lines(ax, results, (bn, batch, init), colour)
+        _set_axes(ax, batch, results.scale.map.rates)
     axes[0].set_ylabel("Accuracy after the last epoch [%]")
     axes[0].set_ylim(0, None)
     _legend(below, _handles(colours, any(map(has_diverged, runs))))
-    n_planned = found.n_planned // len(found.scale.map.inits)
+    n_planned = results.n_planned // len(results.scale.map.inits)
     part = f"{len(runs)} of {n_planned} runs" if len(runs) < n_planned else ""
     curves.small_print(figure, [grouping.common_scale(grouping.group_runs(runs)), part])
     return figure
 
 
 def _panels(n, height, title):
-    """Return a figure, axes side by side with one y axis, and some for a legend."""
+    """Return a figure, axes side by side that share y, and axes for a legend."""
     figure = Figure(figsize=(_WIDTH, height + 1.4), layout="constrained")
     figure.suptitle(title)
     grid = figure.add_gridspec(2, n, height_ratios=[height, 0.2])
@@ -101,9 +103,9 @@ def _legend(ax, handles):
     ax.legend(handles=handles, loc="center", ncol=len(handles), borderpad=0)
 
 
-def _lines(ax, found, cell, colour):
-    rates = found.scale.map.rates
-    runs = [found.run(*cell, rate) for rate in rates]
+def _lines(ax, results, cell, colour):
+    rates = results.scale.map.rates
+    runs = [results.run(*cell, rate) for rate in rates]
     for key, dashes, face in (
         (TEST_ACCURACY, "-", colour),
         (TRAIN_ACCURACY, "--", "w"),
@@ -144,7 +146,7 @@ def _handles(colours, any_diverged):
 
 
 def _matrix(judgements):
-    """Claims x rules, a panel for each initialization."""
+    """Draw claims x rules, a panel for each initialization."""
     inits = list(dict.fromkeys(rule.init for rule in judgements))
     rows = _rows(judgements)
     height = max(rows.values()) + 1
@@ -175,7 +177,7 @@ def _matrix(judgements):
 
 
 def _rows(judgements):
-    """Return the heights of the rows: (scaling, rate) -> y, with gaps."""
+    """Return (scaling, rate) -> y of a row, with gaps between scalings."""
     keys = {(rule.scaling, rule.base_rate) for rule in judgements}
     scalings = list(_SCALINGS)
     ordered = sorted(keys, key=lambda key: (scalings.index(key[0]), key[1]))

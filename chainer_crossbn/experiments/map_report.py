@@ -1,26 +1,29 @@
 """The report's section on the map of learning rates, in Markdown."""
 
 from chainer_crossbn.experiments import (
-    chosen_rules,
     comparisons,
+    map_choice,
     rules_by_claims,
-    tables,
 )
 from chainer_crossbn.experiments.claims import FAILS, HOLDS
-from chainer_crossbn.experiments.learning_rate_map import has_diverged
+from chainer_crossbn.experiments.learning_rate_map import (
+    LARGEST_BATCH,
+    MapResults,
+    has_diverged,
+)
 from chainer_crossbn.experiments.results import NotRun
-from chainer_crossbn.experiments.rule_paths import LARGEST_BATCH
 from chainer_crossbn.experiments.rules_by_claims import NOT_RUN, NUMBERS, UNCLEAR
 from chainer_crossbn.plotting import networks, style
+from chainer_crossbn.text import markdown_table
 
 _SHORT = {HOLDS: "**yes**", FAILS: "no", UNCLEAR: "?", NOT_RUN: "–"}
 _KEY = (
-    "Cells tell whether the claim holds; ?: can't be told; –: not run. The rate is "
+    "Cells say whether the claim holds; ?: can't be told; –: not run. The rate is "
     f"that at batch size {LARGEST_BATCH}. The mean is that of the final test "
     "accuracies of all networks."
 )
 _CRITERION = (
-    "Larger runs have two rules, chosen without a look at the claims. The *constant "
+    "Larger runs have two rules, chosen without regard to the claims. The *constant "
     "rule* has the initialization and the rate at which normalBN at 64 has its best "
     "test accuracy, and this rate at every batch size. The *best rule* is the one "
     "under which the mean of the final test accuracies of all networks is highest; "
@@ -28,68 +31,66 @@ _CRITERION = (
 )
 
 
-def section(found, figures):
-    """Write the section.
+def section(results: MapResults, paths: dict[str, str]) -> str:
+    """Return the section.
 
     Args:
-        found (MapResults): The runs of the map.
-        figures (dict): From the names of figures to their paths.
+        results (MapResults): The runs of the map.
+        paths (dict): Name of a figure -> its path.
 
     Returns:
         str: From the heading to an empty line; empty where the map has no run.
     """
-    if not found.runs:
+    if not results.runs:
         return ""
-    judgements = rules_by_claims.judged(found)
+    judgements = rules_by_claims.judge_rules(results)
     titles = {
         f"map-{init}": f"Accuracy against learning rate, {init} initialization"
-        for init in found.scale.map.inits
+        for init in results.scale.map.inits
     }
-    parts = ["## The map of learning rates", _runs(found)]
-    parts += [
-        f"![{titles[name]}]({figures[name]})" for name in titles if name in figures
-    ]
-    parts.append(_judging(found))
-    judged = rules_by_claims.shown(judgements)
+    parts = ["## The map of learning rates", _runs(results)]
+    parts += [f"![{titles[name]}]({paths[name]})" for name in titles if name in paths]
+    parts.append(_judging(results))
+    judged = rules_by_claims.with_verdict(judgements)
     if judged:
         parts += [
-            f"![Claims by rules]({figures['rules']})",
+            f"![Claims by rules]({paths['rules']})",
             _KEY,
-            _table(found, judged),
+            _table(results, judged),
         ]
-        parts.append(" ".join(_sentences(found, judgements)))
-    return "\n\n".join([*parts, _CRITERION, _chosen(found)]) + "\n\n"
+        parts.append(" ".join(_sentences(results, judgements)))
+    return "\n\n".join([*parts, _CRITERION, _chosen(results)]) + "\n\n"
 
 
-def _runs(found):
-    size, run = found.scale.map, found.runs[0]
+def _runs(results):
+    size, run = results.scale.map, results.runs[0]
     cells = [f"{networks.name(bn)} at {batch}" for bn, batch in size.cells]
-    diverged = sum(map(has_diverged, found.runs))
-    at_chance = f"; {diverged} have diverged, which counts as chance level"
+    diverged = sum(map(has_diverged, results.runs))
+    note = f"; {diverged} have diverged, which counts as chance level"
     return (
         f"The map has {len(cells)} networks ({', '.join(cells)}), {len(size.rates)} "
         f"learning rates from {size.rates[0]:g} to {size.rates[-1]:g}, and the "
         f"initializations {' and '.join(size.inits)}. A run has one seed, "
         f"{run.dataset['train']:,} training and {run.dataset['test']:,} test images, "
-        f"and {style.setting('epoch', size.epochs)}. {len(found.runs)} of "
-        f"{found.n_planned} runs are there{at_chance if diverged else ''}."
+        f"and {style.setting('epoch', size.epochs)}. {len(results.runs)} of "
+        f"{results.n_planned} runs are there{note if diverged else ''}."
     )
 
 
-def _judging(found):
-    margin = 100 * comparisons.margin(found.n_test)
+def _judging(results):
+    margin = 100 * comparisons.margin(results.n_test)
     return (
         "A rule for the learning rate is a path through the map. The claims are judged "
-        "under each rule by the criteria above, but of one seed, with a margin of "
+        "under each rule by the criteria above, but with one seed, and a margin of "
         f"{margin:.1f} points. Where the rate of a rule falls between two of the map, "
         "a claim is judged with each; if the verdicts differ, it can't be told."
     )
 
 
-def _table(found, judgements):
+def _table(results, judgements):
     lines = []
     for rule, verdicts in judgements.items():
-        mean = chosen_rules.mean_accuracy(rule, found)
+        mean = map_choice.mean_accuracy(rule, results)
         lines.append(
             (
                 rule.init,
@@ -106,11 +107,11 @@ def _table(found, judgements):
     ]
     lines.append(("rules under which it holds", "", "", *counts, "", ""))
     head = ("init", "scaling", "rate", *NUMBERS, "hold", "mean [%]")
-    return tables.markdown(head, lines)
+    return markdown_table(head, lines)
 
 
-def _sentences(found, judgements):
-    """Say what the table comes to."""
+def _sentences(results, judgements):
+    """Yield sentences that sum up the table."""
     full = sum(NOT_RUN not in verdicts.values() for verdicts in judgements.values())
     yield f"Rules judged by all {len(NUMBERS)} claims: {full} of {len(judgements)}."
     held = {n for v in judgements.values() for n in rules_by_claims.holding(v)}
@@ -129,7 +130,7 @@ def _sentences(found, judgements):
     if most:
         named = "; ".join(f"{r.init}, {r.scaling}, {r.base_rate:g}" for r in rules)
         yield f"Most claims hold, {most} of {len(NUMBERS)}, under: {named}."
-    trivial = len(rules_by_claims.alike_at_chance(found, judgements))
+    trivial = len(rules_by_claims.alike_at_chance(results, judgements))
     if trivial:
         total = sum(verdicts["2"] == HOLDS for verdicts in judgements.values())
         yield (
@@ -138,9 +139,9 @@ def _sentences(found, judgements):
         )
 
 
-def _chosen(found):
+def _chosen(results):
     try:
-        outcome = chosen_rules.outcome(found)
+        choice = map_choice.choose(results)
     except NotRun as missing:
         return f"They are not chosen yet; not run: {missing}."
-    return "\n".join(f"- {line}" for line in chosen_rules.in_words(outcome))
+    return "\n".join(f"- {line}" for line in map_choice.describe(choice))

@@ -1,9 +1,12 @@
 """Where the time of the runs goes: figures and a table of their profiles."""
 
+from matplotlib.figure import Figure
+
 from chainer_crossbn.experiments.definitions import Setting, experiments, optional
-from chainer_crossbn.experiments.tables import markdown
+from chainer_crossbn.experiments.results import Results
 from chainer_crossbn.plotting import networks, profiles
 from chainer_crossbn.plotting.groups import group_runs
+from chainer_crossbn.text import markdown_table
 
 # Whose iteration is drawn rank by rank: the fastest and the slowest of the paper.
 _TIME_LINES = tuple(
@@ -13,26 +16,22 @@ _TIME_LINES = tuple(
 _EXPERIMENTS = ("profile", "table2", "variants")
 
 
-def source(results):
-    """Return where profiles are read, as :meth:`.Results.source` does."""
+def source(results: Results) -> Results:
+    """Return the results that have the profiles; see :meth:`.Results.source`."""
     return results.source(_settings(results))
 
 
-def draw(results):
+def draw(results: Results) -> dict[str, Figure]:
     """Draw what iterations are made of, and time lines of some.
 
-    Args:
-        results (Results): The finished runs.
-
     Returns:
-        dict: From a name to a :class:`matplotlib.figure.Figure`; empty without
-        profiles.
+        dict: Name -> figure; empty without profiles.
     """
     results = source(results)
-    found = _profiled(results, _settings(results))
-    if not found:
+    profiled = _profiled(results, _settings(results))
+    if not profiled:
         return {}
-    drawn = {"profile": profiles.bars(found)}
+    drawn = {"profile": profiles.bars(profiled)}
     for setting in _TIME_LINES:
         for group, pairs in _profiled(results, [setting]):
             name = f"timeline-{setting.bn}-b{setting.batch}"
@@ -40,28 +39,20 @@ def draw(results):
     return drawn
 
 
-def table(results):
-    """What an iteration is made of, in milliseconds.
-
-    Args:
-        results (Results): The finished runs.
+def table(results: Results) -> str:
+    """Return a table of the milliseconds that the parts of an iteration take.
 
     Returns:
         str: The table, in Markdown.
     """
     results = source(results)
-    lines = []
+    rows = []
     for group, pairs in _profiled(results, _settings(results)):
         components = pairs[0][1].components
-        lines.append(
-            (
-                networks.name(group.network),
-                group.batch,
-                *(f"{milliseconds:.1f}" for milliseconds in components.values()),
-                f"{sum(components.values()):.1f}",
-            )
-        )
-    return markdown(("network", "batch", *profiles.COMPONENTS, "in all"), lines)
+        times = [*components.values(), sum(components.values())]
+        name = networks.name(group.network)
+        rows.append((name, group.batch, *(f"{time:.1f}" for time in times)))
+    return markdown_table(("network", "batch", *profiles.COMPONENTS, "in all"), rows)
 
 
 def _settings(results):
@@ -74,5 +65,5 @@ def _settings(results):
 
 
 def _profiled(results, settings):
-    found, _ = profiles.read_all(group_runs(results.runs(settings)))
-    return found
+    profiled, _ = profiles.read_all(group_runs(results.runs(settings)))
+    return profiled

@@ -1,9 +1,10 @@
-"""Write the report: Markdown and its figures, from logs alone."""
+"""Write the report, in Markdown with figures, from logs alone."""
 
-import itertools
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from string import Template
+from typing import Optional
 
 from chainer_crossbn.errors import UsageError
 from chainer_crossbn.experiments import (
@@ -14,29 +15,38 @@ from chainer_crossbn.experiments import (
     map_report,
     profiled,
     records,
-    results,
     scaling_runs,
     search,
     summary,
     tables,
 )
-from chainer_crossbn.experiments.definitions import SCALES, experiments
-from chainer_crossbn.experiments.evaluation import Evaluation
+from chainer_crossbn.experiments.claims import judge_claims
+from chainer_crossbn.experiments.definitions import (
+    SCALES,
+    Experiment,
+    Scale,
+    beyond,
+    experiments,
+    optional,
+)
+from chainer_crossbn.experiments.results import Evaluation
+from chainer_crossbn.experiments.rules import read_choice
 from chainer_crossbn.plotting import files, networks, style
+from chainer_crossbn.text import markdown_table
 
 NAME = "REPRODUCTION.md"
 QUICK_CHECK = "laptop"
 _NOTES = "notes.md"
-# The figure that the report opens with: the first of which there are runs.
+# The figure that opens the report: the first of which there are runs.
 _HEADLINES = ("sweep", "fig3", "fig4", "fig5")
 _SIGNATURE = "<!-- written by chainer_crossbn.experiments; edits are lost -->\n\n"
 # The paper's Table 1.
 _PAPER_MACHINE = (
-    ("CPU", "2x Xeon E5-2620 v2 a node, 12 cores, 2.1 GHz (AVX)"),
-    ("memory", "64 GB a node"),
+    ("CPU", "2x Xeon E5-2620 v2 per node, 12 cores, 2.1 GHz (AVX)"),
+    ("memory", "64 GB per node"),
     (
         "accelerators",
-        "4 Tesla K80 a node (24 GB GDDR5, 480 GB/s, 5.6 TFLOPS single each; ECC off, "
+        "4 Tesla K80 per node (24 GB GDDR5, 480 GB/s, 5.6 TFLOPS single each; ECC off, "
         "auto boost on; PCIe Gen3 x16)",
     ),
     ("network", "FDR InfiniBand 4X (6.8 GB/s), a star of two switches SX6036"),
@@ -44,27 +54,33 @@ _PAPER_MACHINE = (
     ("MPI", "not given"),
     ("framework", "not given"),
 )
-
-
 _FROM_QUICK_CHECK = "These are runs of the quick check."
 _BEYOND = """\
 ## Beyond the paper
 
-The paper ends by asking what becomes of this in networks of over 100 layers, in
-GoogLeNet, with statistics of all ranks in only a part of the layers, and with data sets
-of other sizes."""
+The paper leaves open what happens in networks of over 100 layers, in GoogLeNet, with
+statistics of all ranks in only a part of the layers, and with data sets of other
+sizes."""
+
+# Name of a figure -> its path, relative to the report.
+_Paths = dict[str, str]
 
 
-def write(scale, out, path=None, quick_check=None):
+def write(
+    scale: Scale,
+    out: str,
+    path: Optional[str] = None,
+    quick_check: Optional[str] = None,
+) -> Path:
     """Write the report of all finished runs, and its figures.
 
     Args:
         scale (Scale): The scale of the runs.
-        out (str): Directory that gathers them; the figures go into ``figures`` there,
-            and ``notes.md`` in it, if there, becomes part of the report.
+        out (str): Directory that contains them. The figures go into ``figures`` there,
+            and its ``notes.md``, if there is one, becomes part of the report.
         path (str or None): The report; by default ``REPRODUCTION.md`` in ``out``.
-        quick_check (str or None): Directory that gathers runs at laptop scale. Their
-            verdicts are shown, too, and they give what the scale does not have.
+        quick_check (str or None): Directory that contains runs at laptop scale. The
+            report shows their verdicts, and takes from them what the scale lacks.
 
     Returns:
         pathlib.Path: The report.
@@ -75,133 +91,147 @@ def write(scale, out, path=None, quick_check=None):
     """
     path = Path(path or Path(out, NAME))
     quick = quick_check and _evaluation(SCALES[QUICK_CHECK], quick_check)
-    found = _evaluation(scale, out, quick)
+    evaluation = _evaluation(scale, out, quick)
     folder = Path(out, "figures")
     try:
         if path.exists() and not path.read_bytes().startswith(_SIGNATURE.encode()):
             raise UsageError(f"{path} is not a report of this program; move it away")
         with style.applied():
-            drawn = figures.draw(found)
-            if found.map:
-                drawn.update(map_figures.draw(found.map))
+            drawn = figures.draw(evaluation)
+            if evaluation.map:
+                drawn.update(map_figures.draw(evaluation.map))
             files.write(list(drawn.items()), folder, suffixes=("png",))
-        shown = {
+        paths = {
             name: os.path.relpath(folder / f"{name}.png", path.parent) for name in drawn
         }
-        path.write_text(_SIGNATURE + _text(found, shown, path.parent), encoding="utf-8")
+        text = _text(evaluation, paths, path.parent)
+        path.write_text(_SIGNATURE + text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"can't write {path}: {error.strerror}") from None
     return path
 
 
 def _evaluation(scale, out, quick_check=None):
-    found = Evaluation(scale, out, quick_check)
-    if not found.runs:
+    evaluation = Evaluation(scale, out, quick_check)
+    if not evaluation.runs:
         raise UsageError(f"no finished run of scale {scale.name} in {out}")
-    return found
+    return evaluation
 
 
-def _text(found, shown, parent):
+def _text(evaluation: Evaluation, paths: _Paths, parent: Path) -> str:
     template = Template(Path(__file__).with_name("template.md").read_text("utf-8"))
-    runs, judged = found.runs, found.judged()
-    notes = Path(found.out, _NOTES)
-    headline = next((name for name in _HEADLINES if name in shown), None)
-    rest = {name: place for name, place in shown.items() if name != headline}
+    runs, judged = evaluation.runs, judge_claims(evaluation)
+    notes = Path(evaluation.out, _NOTES)
+    headline = next((name for name in _HEADLINES if name in paths), None)
+    rest = {name: path for name, path in paths.items() if name != headline}
+    machines = machine.read(evaluation.out)
     return template.substitute(
-        opening=summary.opening(found),
-        summary=summary.table(found, judged),
-        headline=f"![The main result]({shown[headline]})\n\n" if headline else "",
+        opening=summary.opening(evaluation),
+        summary=summary.table(evaluation, judged),
+        headline=f"![The main result]({paths[headline]})\n\n" if headline else "",
         judgements=summary.judgements(judged),
         notes=notes.read_text("utf-8").strip() + "\n\n" if notes.exists() else "",
-        machine=tables.machines(
-            _PAPER_MACHINE, machine.read(found.out), results.record(runs[0])
-        ),
-        experiments="\n\n".join(_experiments(_of_paper(found), found, rest)),
-        beyond=_beyond(found, rest, parent),
-        map=map_report.section(found.map, shown) if found.map else "",
-        profile=_profile(found, shown),
-        scaling=_scaling(found, parent),
-        rules=_rules(found),
+        machine=tables.machines(_PAPER_MACHINE, machines, runs[0].record),
+        experiments="\n\n".join(_sections(_of_paper(evaluation), evaluation, rest)),
+        beyond=_beyond(evaluation, rest, parent),
+        map=map_report.section(evaluation.map, paths) if evaluation.map else "",
+        profile=_profile(evaluation, paths),
+        scaling=_scaling(evaluation, parent),
+        rules=_rules(evaluation),
         n_runs=len(runs),
-        total=costs.in_words(sum(run.total_time for run in runs)),
-        searched=_searched(found),
+        total=costs.format_seconds(sum(run.total_time for run in runs)),
+        searched=_search_time(evaluation),
     )
 
 
-def _of_paper(found):
-    """Return the experiments but those beyond the paper, as far as they are shown."""
-    extra = [r.optional() for r in found.results.values()]
-    return experiments(found.scale) + tuple(dict.fromkeys(itertools.chain(*extra)))
+def _of_paper(evaluation: Evaluation) -> tuple[Experiment, ...]:
+    """Return the experiments of the paper, and optional ones with their own runs."""
+    scale = evaluation.scale
+    with_runs = [
+        experiment
+        for results in evaluation.results.values()
+        for experiment in results.with_own_runs(optional(scale))
+    ]
+    return experiments(scale) + tuple(dict.fromkeys(with_runs))
 
 
-def _experiments(described, found, shown):
+def _sections(
+    described: Iterable[Experiment], evaluation: Evaluation, paths: _Paths
+) -> Iterator[str]:
     """Yield a section for each experiment, with a part for each rule."""
     for experiment in described:
         parts = []
-        rules = found.rules_of(experiment)
+        rules = evaluation.rules_for(experiment)
         for rule in rules:
-            source = found.results[rule].source(experiment.settings)
+            source = evaluation.results[rule].source(experiment.settings)
             if experiment.name == "profile" or not source.runs(experiment.settings):
                 continue  # profiles have a section of their own
             parts += [f"#### {rule.capitalize()} rule"] if len(rules) > 1 else []
-            if source.scale is not found.scale:
+            if source.scale is not evaluation.scale:
                 parts.append(_FROM_QUICK_CHECK)
-            parts += _of_rule(experiment, source, rule, found, shown)
+            figure, local = (
+                paths.get(evaluation.figure_name(name, rule))
+                for name in (experiment.name, "deviations")
+            )
+            parts += _figures_and_table(experiment, source, figure, local)
         if parts:
             yield "\n\n".join([f"### {experiment.title}", *parts])
 
 
-def _of_rule(experiment, source, rule, found, shown):
-    """Return the figures and tables of an experiment under a rule."""
-    name = experiment.name
-    figure, local = (found.figure(each, rule) for each in (name, "deviations"))
-    parts = [f"![{experiment.title}]({shown[figure]})"] if figure in shown else []
+def _figures_and_table(experiment, results, figure, local):
+    """Return the parts of a section; the paths of its figures may be None."""
+    name, settings = experiment.name, experiment.settings
+    parts = [f"![{experiment.title}]({figure})"] if figure else []
     if name in _HEADLINES and not parts:
         parts.append("The figure is [at the top](#the-paper-reproduced).")
     if name in ("table2", "variants"):
-        parts.append(tables.times(source, experiment.settings))
+        parts.append(tables.times(results, settings))
     elif name in ("rates", "rates2"):
-        parts.append(tables.rates(source, experiment.settings))
+        parts.append(tables.learning_rates(results, settings))
     else:
-        parts.append(tables.runs(source, experiment.settings))
-    if name == "sweep" and local in shown:
-        parts.append(f"![Local statistics]({shown[local]})")
+        parts.append(tables.accuracies(results, settings))
+    if name == "sweep" and local:
+        parts.append(f"![Local statistics]({local})")
     return parts
 
 
-def _beyond(found, shown, parent):
-    """Write the section on what the paper leaves for the future, as far as there is."""
-    if found.scale.beyond:
-        sections = _experiments(found.headline.beyond(), found, shown)
-        text = "\n\n".join(sections) or 'Nothing of it was run: `ONLY="deep sizes"`.'
-    elif found.quick_check and found.quick_check.headline.beyond():
-        path = Path(found.quick_check.out, NAME)
+def _beyond(evaluation: Evaluation, paths: _Paths, parent: Path) -> str:
+    """Return the section on what the paper leaves for the future, or nothing."""
+    quick = evaluation.quick_check
+    if evaluation.scale.beyond:
+        with_runs = evaluation.headline.with_own_runs(beyond(evaluation.scale))
+        text = "\n\n".join(_sections(with_runs, evaluation, paths))
+        text = text or 'None of it was run: `ONLY="deep sizes"`.'
+    elif quick and quick.headline.with_own_runs(beyond(quick.scale)):
+        report = Path(quick.out, NAME)
         where = "the report of the quick check"
-        if path.exists():
-            where = f"[{where}]({os.path.relpath(path, parent)}#beyond-the-paper)"
+        if report.exists():
+            where = f"[{where}]({os.path.relpath(report, parent)}#beyond-the-paper)"
         text = f"This was run at the scale of the quick check alone; {where} has it."
     else:
         return ""
     return f"{_BEYOND}\n\n{text}\n\n"
 
 
-def _profile(found, shown):
-    names = [name for name in shown if name.startswith(("profile", "timeline"))]
-    if not names:
+def _profile(evaluation: Evaluation, paths: _Paths) -> str:
+    shown = [
+        f"![{name}]({path})"
+        for name, path in paths.items()
+        if name.startswith(("profile", "timeline"))
+    ]
+    if not shown:
         return "No run has a profile."
-    figures_of_it = [f"![{name}]({shown[name]})" for name in names]
-    table = profiled.table(found.headline)
-    parts = [figures_of_it[0], table, *figures_of_it[1:]]
-    if profiled.source(found.headline).scale is not found.scale:
+    parts = [shown[0], profiled.table(evaluation.headline), *shown[1:]]
+    if profiled.source(evaluation.headline).scale is not evaluation.scale:
         parts.insert(0, _FROM_QUICK_CHECK)
     return "\n\n".join(parts)
 
 
-def _scaling(found, parent):
-    if found.scaling is None:
+def _scaling(evaluation: Evaluation, parent: Path) -> str:
+    if evaluation.scaling is None:
         return "Its runs are missing."
-    name = scaling_runs.NAME
-    place = Path(os.path.relpath(Path(found.model.out, name), parent))
+    name, source = scaling_runs.NAME, evaluation.scaling_source
+    folder = Path(os.path.relpath(Path(source.out, name), parent))
     checks = [
         (
             networks.name(check["network"]),
@@ -212,37 +242,38 @@ def _scaling(found, parent):
             f"{1e3 * check['measured']:.1f}",
             f"{check['error']:+.0%}",
         )
-        for check in found.scaling["checks"]
+        for check in evaluation.scaling["checks"]
     ]
     head = ("network", "batch", "ranks", "fitted without")
     head += ("predicted [ms]", "measured [ms]", "error")
-    parts = [tables.markdown(head, checks)]
-    if found.model is not found:
+    parts = [markdown_table(head, checks)]
+    if source is not evaluation:
         parts.insert(0, _FROM_QUICK_CHECK)
-    if Path(found.model.out, name, f"{name}.png").exists():
-        parts.append(f"![Time of an iteration]({place / name}.png)")
-    parts.append(f"[All of the model]({place / name}.md), with its sources.")
+    if Path(source.out, name, f"{name}.png").exists():
+        parts.append(f"![Time of an iteration]({folder / name}.png)")
+    parts.append(f"[All of the model]({folder / name}.md), with its sources.")
     return "\n\n".join(parts)
 
 
-def _rules(found):
-    """Say what rules there are, and what chose them."""
-    if found.scale.rules_from == "map":
-        lines = [f"- {name} rule: {rule}" for name, rule in found.rules.items()]
+def _rules(evaluation: Evaluation) -> str:
+    """Say which rules there are, and how they were chosen."""
+    if not evaluation.scale.search:
+        lines = [f"- {name} rule: {rule}" for name, rule in evaluation.rules.items()]
         chosen = "The map of learning rates has chosen the rules, by accuracy alone:"
         return "\n\n".join([chosen, "\n".join(lines)])
-    outcome = search.read(found.out)
-    text = f"All runs have one rule: {found.headline.rule}."
-    if outcome is None:
+    choice = read_choice(evaluation.out, search.NAME)
+    text = f"All runs have one rule: {evaluation.headline.rule}."
+    if choice is None:
         return f"{text} It was not searched for."
     return (
-        f"{text} It was searched for at the scale `{outcome['scale']}` before any "
+        f"{text} It was searched for at the scale `{choice['scale']}` before any "
         "other run: the score is the mean, over networks and batch sizes, of test "
-        "accuracy relative to the best under any rule.\n\n" + tables.grid(outcome)
+        "accuracy relative to the best under any rule.\n\n" + tables.search_grid(choice)
     )
 
 
-def _searched(found):
-    runs = [records.read(job, found.out) for job in search.planned(found.scale)]
+def _search_time(evaluation: Evaluation) -> str:
+    plan = search.planned(evaluation.scale)
+    runs = [records.read(job, evaluation.out) for job in plan]
     seconds = sum(run.total_time for run in runs if run)
-    return f", the search {costs.in_words(seconds)}" if seconds else ""
+    return f", the search {costs.format_seconds(seconds)}" if seconds else ""

@@ -1,19 +1,23 @@
-"""Run what is missing, as many runs at once as are wanted."""
+"""Run what is missing, several runs at once where their times don't count."""
 
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 from chainer_crossbn.errors import UsageError
-from chainer_crossbn.experiments import costs, jobs, lock, machine, records
+from chainer_crossbn.experiments import costs, machine, records
+from chainer_crossbn.experiments.jobs import Job
+from chainer_crossbn.runs.files import lock_directory, set_aside
+from chainer_crossbn.runs.run_directory import strip_record
 
 _REFUSED = 2
-_LOOK_EVERY = 0.05
-_PATIENCE = 10
+_POLL_SECONDS = 0.05
+_SECONDS_TO_END = 10
 # More ranks than cores, and root, as which containers run; for Open MPI.
 _OPEN_MPI = {
     "OMPI_MCA_rmaps_base_oversubscribe": "1",
@@ -24,49 +28,66 @@ _OPEN_MPI = {
 
 
 class Stopped(Exception):
-    """A signal has stopped the runner; ``signum`` tells which."""
+    """A signal has stopped the runner.
 
-    def __init__(self, signum):
+    Attributes:
+        signum (int): The signal.
+    """
+
+    def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
 
 
 class _Process(NamedTuple):
-    job: jobs.Job
+    job: Job
     process: subprocess.Popen
     output: Path
     started: float
 
 
-def run(planned, out, data=None, at_once=1, say=print):
-    """Run what is missing of some runs.
+def run(
+    plan: list[Job],
+    out: str,
+    data: Optional[str] = None,
+    at_once: int = 1,
+    report: Callable[[str], None] = print,
+) -> list[Job]:
+    """Run what is missing of a plan.
 
-    Finished ones are left alone. What is broken is renamed and run again. A run that
-    fails is left as it is, and the others go on. Runs whose times count have the
-    machine to themselves, and come last.
+    Finished runs are left alone. Broken ones are renamed and run again. If a run fails,
+    the others continue. Timed runs have the machine to themselves, and come last.
 
     Args:
-        planned (list of Job): All the runs, finished ones included.
-        out (str): Directory that gathers them.
+        plan (list of Job): All the runs, finished ones included.
+        out (str): Directory that contains them.
         data (str or None): Value of ``--data``.
-        at_once (int): Number of runs with virtual ranks that are made at once.
-        say (callable): Takes lines that tell of the progress.
+        at_once (int): Number of runs with virtual ranks at a time.
+        report (callable): Takes lines about the progress.
 
     Returns:
-        list of Job: Those that have failed.
+        list of Job: The runs that failed.
 
     Raises:
-        UsageError: If another runner is at work in ``out``, or one of the runs is
+        UsageError: If another runner is active in ``out``, or one of the runs is
             refused.
-        Stopped: By SIGINT or SIGTERM, once all processes of the present runs are ended.
+        Stopped: By SIGINT or SIGTERM, after all processes of the active runs have
+            ended.
     """
-    with lock.held(out) as descriptor, _signals() as signals:
+    with _locked(out) as descriptor, _signals() as signals:
         machine.record(out)
-        todo, measured = _look(planned, out)
+        todo, measured = _todo(plan, out)
         todo.sort(key=lambda job: job.timed)
-        if len(todo) < len(planned):
-            say(f"{len(planned) - len(todo)} of {len(planned)} runs are there already")
-        runner = _Runner(out, data, descriptor, len(todo), measured, say)
+        if len(todo) < len(plan):
+            report(f"{len(plan) - len(todo)} of {len(plan)} runs are there already")
+        runner = _Runner(
+            out=out,
+            data=data,
+            descriptor=descriptor,
+            n_runs=len(todo),
+            measured=measured,
+            report=report,
+        )
         try:
             while todo or runner.active:
                 while todo and runner.has_room(todo[0], at_once):
@@ -74,16 +95,16 @@ def run(planned, out, data=None, at_once=1, say=print):
                 runner.collect()
                 if signals:
                     raise Stopped(signals[0])
-                time.sleep(_LOOK_EVERY)
+                time.sleep(_POLL_SECONDS)
         finally:
             runner.end()
     return runner.failed
 
 
 class _Runner:
-    """The runs that are being made."""
+    """The active runs."""
 
-    def __init__(self, out, data, descriptor, n_runs, measured, say):
+    def __init__(self, out, data, descriptor, n_runs, measured, report):
         self.active = []
         self.failed = []
         self._out = out
@@ -92,7 +113,7 @@ class _Runner:
         self._n_runs = n_runs
         self._n_started = 0
         self._measured = measured
-        self._say = say
+        self._report = report
 
     def has_room(self, job, at_once):
         """Return whether a run can start beside the active ones."""
@@ -106,15 +127,19 @@ class _Runner:
         Args:
             job (Job): The run.
             later (list of Job): The runs after it, for the estimate of the time left.
-            at_once (int): How many are made at once.
+            at_once (int): Number of runs at a time.
         """
         self._n_started += 1
-        left = costs.in_words(costs.left([job, *later], self._measured, at_once))
-        self._say(f"[{self._n_started}/{self._n_runs}] {job.name} ({left} left)")
+        seconds = costs.estimate_left([job, *later], self._measured, at_once)
+        self._report(
+            f"[{self._n_started}/{self._n_runs}] {job.name} "
+            f"({costs.format_seconds(seconds)} left)"
+        )
+        directory = job.directory(self._out)
         if records.state(job, self._out) == records.BROKEN:
-            aside = records.set_aside(job, self._out)
-            self._say(f"  run again; what was there is {aside}")
-        output = Path(f"{job.directory(self._out)}.output")
+            aside = set_aside(directory)
+            self._report(f"  run again; the old directory is {aside}")
+        output = Path(f"{directory}.output")
         output.parent.mkdir(parents=True, exist_ok=True)
         with open(output, "wb") as file:
             process = subprocess.Popen(
@@ -129,22 +154,22 @@ class _Runner:
         self.active.append(_Process(job, process, output, time.monotonic()))
 
     def collect(self):
-        """Take note of the runs that have ended."""
+        """Record the runs that have ended."""
         for ended in [a for a in self.active if a.process.poll() is not None]:
             self.active.remove(ended)
             job = ended.job
             problem = self._problem(ended)
             if problem:
                 self.failed.append(job)
-                self._say(f"  {job.name} FAILED: {problem}")
+                self._report(f"  {job.name} FAILED: {problem}")
                 continue
-            records.strip(job, self._out)
+            strip_record(job.directory(self._out))
             duration = time.monotonic() - ended.started
             self._measured.append((job, duration))
             accuracy = records.accuracy(job, self._out)
-            self._say(
+            self._report(
                 f"  {job.name}: test accuracy {accuracy:.1%}, in "
-                f"{costs.in_words(duration)}"
+                f"{costs.format_seconds(duration)}"
             )
 
     def _problem(self, ended):
@@ -152,7 +177,7 @@ class _Runner:
         job, process, output, _ = ended
         is_finished = records.state(job, self._out) == records.FINISHED
         if is_finished and (process.returncode == 0 or job.ends_early):
-            output.unlink(missing_ok=True)  # it was of use while the run lasted
+            output.unlink(missing_ok=True)
             return None
         if process.returncode == 0:
             output.unlink(missing_ok=True)
@@ -170,35 +195,58 @@ class _Runner:
             _end(active.process)
 
 
-def _look(planned, out):
-    """Return what is to be run, and the durations of what is there."""
+def _todo(plan, out):
+    """Return the missing runs, and pairs of a finished run and its seconds."""
     todo, measured = [], []
-    for job in planned:
+    for job in plan:
         if records.state(job, out) != records.FINISHED:
             todo.append(job)
             continue
-        records.strip(job, out)
-        done = records.read(job, out)
-        if done is not None:
-            measured.append((job, costs.START + done.total_time))
+        strip_record(job.directory(out))
+        run = records.read(job, out)
+        if run is not None:
+            measured.append((job, costs.START + run.total_time))
     return todo, measured
 
 
 def _end(process):
-    """End all processes of a run that has not ended by itself."""
+    """End all processes of a run, unless it has ended by itself."""
     if process.poll() is not None:
         return
     os.killpg(process.pid, signal.SIGTERM)
     try:
-        process.wait(_PATIENCE)
+        process.wait(_SECONDS_TO_END)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 @contextmanager
-def _signals():
-    """Yield a list that SIGINT and SIGTERM are put into instead of ending us."""
+def _locked(out: str) -> Iterator[int]:
+    """Hold the lock of the directory that contains the runs; yield its descriptor.
+
+    The runs inherit the descriptor, so that a run that outlives the runner keeps the
+    lock.
+    """
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"can't write into {out}: {error.strerror}; choose another --out"
+        ) from None
+    descriptor = lock_directory(
+        out,
+        f"runs are being made in {out} already; wait for them, or choose another --out",
+    )
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Yield a list that collects SIGINT and SIGTERM, which otherwise do nothing."""
     received = []
     before = {
         signum: signal.signal(signum, lambda signum, _: received.append(signum))

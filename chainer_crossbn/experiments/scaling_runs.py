@@ -2,46 +2,38 @@
 
 import json
 from pathlib import Path
+from typing import Any, Optional
 
 from chainer_crossbn.experiments import jobs, records
-from chainer_crossbn.experiments.definitions import Setting
+from chainer_crossbn.experiments.definitions import NORMALIZED, Scale, Setting
 from chainer_crossbn.experiments.scaling import evaluation
 
 NAME = "scaling"
 TITLE = "Time of an iteration by ranks and batch size (synthetic images)"
 
 
-def planned(scale):
-    """Return the runs.
+def planned(scale: Scale) -> list[jobs.Job]:
+    """Return the runs in the order of running, networks side by side.
 
-    Args:
-        scale (Scale): How large.
-
-    Returns:
-        list of Job: In the order in which they are to run, networks side by side;
-        empty where the scale has none.
+    The list is empty where the scale has none.
     """
     if not scale.scaling:
         return []
     numbers, batches = scale.scaling
     return [
-        jobs.of_scaling(Setting(bn, batch), scale, ranks)
+        jobs.scaling_job(Setting(bn, batch), scale, ranks)
         for batch in batches
         for ranks in numbers
-        for bn in ("normal", "multigpu")
+        for bn in NORMALIZED
     ]
 
 
-def model(scale, out):
-    """Fit the model to the finished runs, and write what it says beside them.
-
-    Args:
-        scale (Scale): How large.
-        out (str): Directory that gathers all.
+def model(scale: Scale, out: str) -> Optional[dict[str, Any]]:
+    """Fit the model to the finished runs, and write its results beside them.
 
     Returns:
-        dict or None: What ``scaling.json`` holds; ``None`` where a run is missing, or
-        the scale has none.
+        dict or None: The content of ``scaling.json``; ``None`` where a run is missing,
+        or the scale has none.
     """
     plan = planned(scale)
     if not plan or not all(records.read(job, out) for job in plan):

@@ -1,10 +1,12 @@
-"""The first screen of the report, and the judgement of each claim, in Markdown."""
+"""The opening of the report, and the judgement of each claim, in Markdown."""
 
 import textwrap
 
-from chainer_crossbn.experiments import machine, results, tables
-from chainer_crossbn.experiments.claims import NOT_RUN
+from chainer_crossbn.experiments import machine
+from chainer_crossbn.experiments.claims import NOT_RUN, Claim, Judgement, judge_claims
+from chainer_crossbn.experiments.results import Evaluation
 from chainer_crossbn.plotting import style
+from chainer_crossbn.text import markdown_table
 
 _WIDTH = 88
 _PAPER = (
@@ -20,21 +22,17 @@ _TWO_RULES = (
 )
 _NUMBERS = (
     "The criterion and all numbers of each claim are [below](#the-claims). Accuracies "
-    "are medians over the seeds. A difference is the median of those between two runs "
-    "of one seed, in points; two accuracies differ if it reaches the margin."
+    "are medians over the seeds. A difference is the median of the differences "
+    "between two runs with the same seed, in points. Two accuracies differ if it "
+    "reaches the margin."
 )
 _SAME = "(the same)"
 
+Judged = dict[Claim, dict[str, Judgement]]
 
-def opening(evaluation):
-    """Say what was run.
 
-    Args:
-        evaluation (Evaluation): The finished runs; there is at least one.
-
-    Returns:
-        str: Some sentences.
-    """
+def opening(evaluation: Evaluation) -> str:
+    """Return a paragraph that says what was run."""
     scale = evaluation.scale
     sentences = [
         _PAPER,
@@ -54,64 +52,60 @@ def opening(evaluation):
     return textwrap.fill(" ".join(sentences), _WIDTH)
 
 
-def table(evaluation, judged):
-    """Give the verdict on each claim, and the number that decides it.
+def table(evaluation: Evaluation, judged: Judged) -> str:
+    """Return a table with the verdict on each claim, and how to read it.
 
     Args:
         evaluation (Evaluation): The finished runs.
-        judged (dict): As :meth:`.Evaluation.judged` returns it.
-
-    Returns:
-        str: The table, and how to read it.
+        judged (dict): As :func:`.claims.judge_claims` returns it.
     """
     several = len(evaluation.rules) > 1
     head = ("claim", "the paper", "verdict", "the number that decides")
     if several:
         head = ("claim", "the paper", *(f"{name} rule" for name in evaluation.rules))
-    quick = evaluation.quick_check.judged() if evaluation.quick_check else {}
+    quick = evaluation.quick_check and judge_claims(evaluation.quick_check)
     head += ("quick check",) if quick else ()
-    lines = []
+    rows = []
     for claim, by_rule in judged.items():
         first, *others = [by_rule.get(name) for name in evaluation.rules]
         if several:
             same = (None, first)
-            rest = [_SAME if each in same else _cell(each) for each in others]
-            cells = [_cell(first), *rest]
+            cells = [_cell(first)]
+            cells += [_SAME if each in same else _cell(each) for each in others]
         else:
             cells = [f"**{first.verdict}**", first.deciding]
         if quick:
             (judgement,) = quick[claim].values()
-            is_there = judgement.deciding != NOT_RUN
-            cells.append(judgement.verdict if is_there else NOT_RUN)
-        lines.append((claim.number, claim.paper, *cells))
-    return f"{tables.markdown(head, lines)}\n\n{textwrap.fill(_NUMBERS, _WIDTH)}"
+            was_run = judgement.deciding != NOT_RUN
+            cells.append(judgement.verdict if was_run else NOT_RUN)
+        rows.append((claim.number, claim.paper, *cells))
+    return f"{markdown_table(head, rows)}\n\n{textwrap.fill(_NUMBERS, _WIDTH)}"
 
 
-def judgements(judged):
-    """Give the criterion and all numbers of each claim.
+def judgements(judged: Judged) -> str:
+    """Return a section for each claim, with its criterion and all numbers.
 
     Args:
-        judged (dict): As :meth:`.Evaluation.judged` returns it.
-
-    Returns:
-        str: A section for each claim.
+        judged (dict): As :func:`.claims.judge_claims` returns it.
     """
     return "\n\n".join(_section(claim, by_rule) for claim, by_rule in judged.items())
 
 
 def _section(claim, by_rule):
     verdicts = {judgement.verdict for judgement in by_rule.values()}
-    told = ", ".join(f"{j.verdict} ({name} rule)" for name, j in by_rule.items())
+    verdict = ", ".join(f"{j.verdict} ({name} rule)" for name, j in by_rule.items())
+    if len(verdicts) == 1:
+        (verdict,) = verdicts
     parts = [
-        f"### Claim {claim.number}: {told if len(verdicts) > 1 else verdicts.pop()}",
+        f"### Claim {claim.number}: {verdict}",
         f"The paper: {claim.paper}.",
         f"Criterion: {claim.criterion}",
     ]
     differ = len(set(by_rule.values())) > 1
-    for name, judgement in by_rule.items() if differ else [*by_rule.items()][:1]:
+    for name, judgement in [*by_rule.items()][: None if differ else 1]:
         if differ:
             parts.append(f"{name.capitalize()} rule: **{judgement.verdict}**")
-        parts.append("\n".join(f"- {line}" for line in judgement.found))
+        parts.append("\n".join(f"- {line}" for line in judgement.numbers))
     return "\n\n".join(parts)
 
 
@@ -131,12 +125,12 @@ def _size(evaluation):
 
 
 def _machine(evaluation):
-    """Name the machines in a sentence."""
-    record = results.record(evaluation.runs[0])
+    """Return a sentence that names the machines."""
+    record = evaluation.runs[0].record
     device = "no GPU" if record["device"] == "CPU" else "with GPUs"
-    found = dict.fromkeys(
+    names = dict.fromkeys(
         f"{each['cores']} cores of {each['cpu'] or 'an unknown CPU'}"
         for each in machine.read(evaluation.out)
     )
-    name = "Machines" if len(found) > 1 else "Machine"
-    return f"{name}: {' or '.join(found) or 'not recorded'}, {device}"
+    noun = "Machines" if len(names) > 1 else "Machine"
+    return f"{noun}: {' or '.join(names) or 'not recorded'}, {device}"

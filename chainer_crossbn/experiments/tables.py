@@ -1,180 +1,159 @@
 """The tables of the report, in Markdown."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
-from chainer_crossbn.experiments import rule
+from chainer_crossbn.experiments.comparisons import spread
 from chainer_crossbn.experiments.definitions import Setting
+from chainer_crossbn.experiments.results import Results
 from chainer_crossbn.plotting import networks
 from chainer_crossbn.plotting.papers import AS_WRITTEN_SECONDS
+from chainer_crossbn.runs.learning_rate import REFERENCE_GLOBAL_BATCH
 from chainer_crossbn.runs.reading import TRAIN_ACCURACY
+from chainer_crossbn.text import markdown_table
 
-_ACROSS = "---"
 _MISSING = "–"
 
 
-def runs(results, settings):
-    """What became of some settings: a line for each that has finished runs.
-
-    Args:
-        results (Results): The finished runs.
-        settings (iterable of Setting): In the order of the lines.
-
-    Returns:
-        str: The table.
-    """
-    sizes = {run.dataset["train"] for run in results.runs(settings)}
-    head = ("network", "batch", *(("images",) if len(sizes) > 1 else ()))
-    head += ("learning rate", "seeds", "test [%]", "training [%]")
-    lines = []
+def accuracies(results: Results, settings: Iterable[Setting]) -> str:
+    """Return the final accuracies, a row for each setting with finished runs."""
+    several = len({run.dataset["train"] for run in results.runs(settings)}) > 1
+    head = ("network", "batch", *(("images",) if several else ()), "learning rate")
+    head += ("seeds", "test [%]", "training [%]")
+    rows = []
     for setting in settings:
-        found = results.runs([setting])
-        if not found:
+        runs = results.runs([setting])
+        if not runs:
             continue
-        lines.append(
+        images = (f"{runs[0].dataset['train']:,}",) if several else ()
+        rows.append(
             (
-                networks.name(found[0].network),
+                networks.name(runs[0].network),
                 setting.batch,
-                *((f"{found[0].dataset['train']:,}",) if len(sizes) > 1 else ()),
-                f"{found[0].arguments['lr']:g}",
-                len(found),
-                _spread([100 * run.final_accuracy for run in found], ".1f"),
-                _spread([_training(run) for run in found], ".1f"),
+                *images,
+                f"{runs[0].arguments['lr']:g}",
+                len(runs),
+                spread([100 * run.final_accuracy for run in runs], ".1f"),
+                spread([100 * run.columns[TRAIN_ACCURACY][-1] for run in runs], ".1f"),
             )
         )
-    return markdown(head, lines)
+    return markdown_table(head, rows)
 
 
-def times(results, settings):
-    """Table 2: times of whole runs beside the paper's.
-
-    Args:
-        results (Results): The finished runs.
-        settings (iterable of Setting): In the order of the lines.
-
-    Returns:
-        str: The table.
-    """
+def times(results: Results, settings: Iterable[Setting]) -> str:
+    """Return Table 2: times of whole runs beside the paper's."""
     head = ("network", "seeds", "total [s]", "to normalBN", "to noBN", "training [s]")
     head += ("to normalBN", "paper [s]", "to normalBN", "to noBN")
     normal = results.runs([Setting("normal", 64, timed=True)])
     none = results.runs([Setting("none", 64, timed=True)])
-    lines = []
+    rows = []
     for setting in settings:
-        found = results.runs([setting])
-        if not found:
+        runs = results.runs([setting])
+        if not runs:
             continue
-        total, training = _median(found, "total_time"), _median(found, "train_time")
-        theirs = AS_WRITTEN_SECONDS.get(setting.bn)
-        lines.append(
+        total, training = _median(runs, "total_time"), _median(runs, "train_time")
+        paper = AS_WRITTEN_SECONDS.get(setting.bn)
+        rows.append(
             (
-                networks.name(found[0].network),
-                len(found),
-                _spread([run.total_time for run in found], ".1f"),
-                _quotient(total, _median(normal, "total_time")),
-                _quotient(total, _median(none, "total_time")),
-                _spread([run.train_time for run in found], ".1f"),
-                _quotient(training, _median(normal, "train_time")),
-                theirs or _MISSING,
-                _quotient(theirs, AS_WRITTEN_SECONDS["normal"]),
-                _quotient(theirs, AS_WRITTEN_SECONDS["none"]),
+                networks.name(runs[0].network),
+                len(runs),
+                spread([run.total_time for run in runs], ".1f"),
+                _ratio(total, _median(normal, "total_time")),
+                _ratio(total, _median(none, "total_time")),
+                spread([run.train_time for run in runs], ".1f"),
+                _ratio(training, _median(normal, "train_time")),
+                paper or _MISSING,
+                _ratio(paper, AS_WRITTEN_SECONDS["normal"]),
+                _ratio(paper, AS_WRITTEN_SECONDS["none"]),
             )
         )
-    return markdown(head, lines)
+    return markdown_table(head, rows)
 
 
-def rates(results, settings):
-    """Test accuracy in percent by network and multiple of the learning rate.
+def learning_rates(results: Results, settings: Iterable[Setting]) -> str:
+    """Return test accuracy in percent by network and learning rate.
 
     Args:
         results (Results): The finished runs.
         settings (iterable of Setting): All of one batch size.
-
-    Returns:
-        str: The table.
     """
     multiples = dict.fromkeys(setting.rate for setting in settings)
     (batch,) = {setting.batch for setting in settings}
-    lines = []
+    rows = []
     for bn in dict.fromkeys(setting.bn for setting in settings):
         cells = []
         for rate in multiples:
-            found = results.runs([Setting(bn, batch, rate=rate)])
-            values = [100 * run.final_accuracy for run in found]
-            cells.append(_spread(values, ".1f") if values else _MISSING)
-        lines.append((networks.name(bn), *cells))
+            runs = results.runs([Setting(bn, batch, rate=rate)])
+            values = [100 * run.final_accuracy for run in runs]
+            cells.append(spread(values, ".1f") if values else _MISSING)
+        rows.append((networks.name(bn), *cells))
     standard = results.rule.rate(batch * results.scale.ranks)
     head = ("learning rate", *(f"{rate * standard:g}" for rate in multiples))
-    return markdown(head, lines)
+    return markdown_table(head, rows)
 
 
-def grid(outcome):
-    """All the rules that a search has tried, the best first.
+def search_grid(choice: dict[str, Any]) -> str:
+    """Return all the rules that a search has tried, the best first.
 
     Args:
-        outcome (dict): As :func:`chainer_crossbn.experiments.search.read` returns it.
-
-    Returns:
-        str: The table.
+        choice (dict): The content of ``search.json``.
     """
-    rules = sorted(outcome["rules"], key=lambda entry: -entry["score"])
+    rules = sorted(choice["rules"], key=lambda entry: -entry["score"])
     members = list(rules[0]["test_accuracy"])
-    head = ("init", f"rate at {rule.REFERENCE_GLOBAL_BATCH}", "with the global batch")
-    head += ("score", *(_member(name) for name in members))
-    return markdown(
-        head,
-        [
-            (
-                entry["init"],
-                f"{entry['base_rate']:g}",
-                entry["scaling"],
-                f"{entry['score']:.3f}",
-                *(f"{100 * entry['test_accuracy'][name]:.1f}" for name in members),
-            )
-            for entry in rules
-        ],
-    )
+    head = ("init", f"rate at {REFERENCE_GLOBAL_BATCH}", "scaling")
+    head += ("score", *map(_member, members))
+    rows = [
+        (
+            entry["init"],
+            f"{entry['base_rate']:g}",
+            entry["scaling"],
+            f"{entry['score']:.3f}",
+            *(f"{100 * entry['test_accuracy'][name]:.1f}" for name in members),
+        )
+        for entry in rules
+    ]
+    return markdown_table(head, rows)
 
 
-def machines(paper, found, record):
-    """The paper's machine (its Table 1) beside those that the runs were made on.
+def machines(
+    paper: Iterable[tuple[str, str]],
+    recorded: list[dict[str, Any]],
+    record: dict[str, Any],
+) -> str:
+    """Return the paper's machine (its Table 1) beside those of the runs.
 
     Args:
         paper (iterable): Pairs of a row's name and what the paper has there.
-        found (list of dict): As :func:`chainer_crossbn.experiments.machine.read`
+        recorded (list of dict): As :func:`chainer_crossbn.experiments.machine.read`
             returns them.
-        record (dict): What ``args.json`` has of a run.
-
-    Returns:
-        str: The table.
+        record (dict): The content of ``args.json`` of a run.
     """
-    columns = [_machine_rows(each, record) for each in found]
+    columns = [_machine_column(each, record) for each in recorded]
     names = ["this machine"]
-    if len(found) > 1:
-        names = [f"machine {n}" for n in range(1, len(found) + 1)]
-    return markdown(
+    if len(recorded) > 1:
+        names = [f"machine {n}" for n in range(1, len(recorded) + 1)]
+    return markdown_table(
         ("", "the paper: TSUBAME-KFC", *names),
         [(row, text, *(c.get(row, _MISSING) for c in columns)) for row, text in paper],
     )
 
 
-def _training(run):
-    return 100 * run.columns[TRAIN_ACCURACY][-1]
-
-
-def _machine_rows(found, record):
-    packages = found["packages"]
-    parts = [found["cpu"] or _MISSING, f"{found['cores']} cores"]
-    parts += [", ".join(found["instructions"])] if found["instructions"] else []
-    memory, nodes = found["memory_gib"], record.get("n_nodes")
+def _machine_column(machine, record):
+    packages = machine["packages"]
+    parts = [machine["cpu"] or _MISSING, f"{machine['cores']} cores"]
+    parts += [", ".join(machine["instructions"])] if machine["instructions"] else []
+    memory, nodes = machine["memory_gib"], record.get("n_nodes")
     return {
         "CPU": ", ".join(parts),
         "memory": f"{memory} GiB" if memory else _MISSING,
         "accelerators": "none used" if record["device"] == "CPU" else "GPUs",
         "network": {None: _MISSING, 1: "none: one node"}.get(nodes, f"{nodes} nodes"),
-        "system": found["system"],
+        "system": machine["system"],
         "MPI": " ".join(record["versions"]["mpi"].split()),
         "framework": f"Chainer {packages['chainer']}, NumPy {packages['numpy']}, Numba "
-        f"{packages['numba']}, Python {found['python']}",
+        f"{packages['numba']}, Python {machine['python']}",
     }
 
 
@@ -183,30 +162,11 @@ def _member(name):
     return f"{networks.name(bn)}@{batch} [%]"
 
 
-def _median(found, quantity):
-    return np.median([getattr(run, quantity) for run in found]) if found else None
+def _median(runs, quantity):
+    return np.median([getattr(run, quantity) for run in runs]) if runs else None
 
 
-def _spread(values, form):
-    """Median and, of several, range."""
-    text = format(np.median(values), form)
-    if len(values) == 1:
-        return text
-    return f"{text} ({min(values):{form}}–{max(values):{form}})"
-
-
-def _quotient(value, reference):
+def _ratio(value, reference):
     if value is None or reference is None:
         return _MISSING
     return f"{value / reference:.3f}"
-
-
-def markdown(head, lines):
-    """Return a table in Markdown.
-
-    Args:
-        head (tuple): Names of the columns.
-        lines (list of tuple): Cells.
-    """
-    rows = [head, [_ACROSS] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)

@@ -1,8 +1,7 @@
 """Figures and tables from run directories; needs neither Chainer nor a display.
 
-``python plot.py PATH...`` draws them. The way of a run: :mod:`chainer_crossbn.runs`
-reads and checks it, :mod:`.groups` puts the seeds of one configuration together,
-:mod:`.curves`,
-:mod:`.bars`, :mod:`.trends` and :mod:`.papers` draw, :mod:`.table` writes text and
-:mod:`.files` writes figures.
+``python plot.py PATH...`` draws them. :mod:`chainer_crossbn.runs` reads the runs, and
+:mod:`.groups` puts the seeds of one configuration together. :mod:`.curves`,
+:mod:`.bars`, :mod:`.trends`, :mod:`.profiles` and :mod:`.papers` draw figures,
+:mod:`.table` makes text, and :mod:`.files` writes both.
 """

@@ -1,6 +1,7 @@
 """Loss and accuracy of groups of runs as lines."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from chainer_crossbn.plotting import groups as grouping
 from chainer_crossbn.plotting import networks, style
+from chainer_crossbn.plotting.groups import Group
 from chainer_crossbn.runs.reading import (
     TEST_ACCURACY,
     TEST_LOSS,
@@ -33,51 +35,53 @@ _LIGHTEST = 0.5
 _LOSS_ROOM = 1.5
 
 
-def one_quantity(groups, quantity, title, x="epoch"):
-    """Draw one quantity of all the groups, as small multiples where they are many.
+def one_quantity(
+    groups: list[Group], quantity: str, title: str, x: str = "epoch"
+) -> Figure:
+    """Draw one quantity of all groups, as small multiples if there are many.
 
     Args:
-        groups (list): :class:`~chainer_crossbn.plotting.groups.Group` objects.
+        groups (list of Group): The groups.
         quantity (str): ``"loss"`` or ``"accuracy"``.
         title (str): Title of the figure.
         x (str): ``"epoch"`` or ``"train_time"``.
-
-    Returns:
-        matplotlib.figure.Figure: The figure.
     """
     panels = [(name, members, quantity) for name, members in _panels(groups)]
     return _figure(panels, title, x)
 
 
-def loss_and_accuracy(groups, title):
+def loss_and_accuracy(groups: list[Group], title: str) -> Figure:
     """Draw loss and accuracy against epochs side by side, as the paper does.
 
     Args:
-        groups (list): The groups to draw in both panels.
+        groups (list of Group): The groups to draw in both panels.
         title (str): Title of the figure.
-
-    Returns:
-        matplotlib.figure.Figure: The figure.
     """
     panels = [(None, groups, quantity) for quantity in QUANTITIES]
     return _figure(panels, title, "epoch")
 
 
-def caption(figure, groups, notes=()):
+def caption(figure: Figure, groups: list[Group], notes: Iterable[str] = ()) -> None:
     """Write the scale that the groups share, and notes, below a figure."""
     lines = [grouping.common_scale(groups), *notes, *_exceptions(groups)]
     small_print(figure, lines)
 
 
-def small_print(figure, lines):
-    """Write lines below a figure, broken to its width; empty ones are left out."""
+def small_print(figure: Figure, lines: Iterable[str]) -> None:
+    """Write lines below a figure, wrapped to its width; empty ones are left out."""
     width = figure.get_size_inches()[0]
     text = "\n".join(style.wrap(line, width) for line in lines if line)
     figure.supxlabel(text, fontsize=8, color="#444444", linespacing=1.35)
 
 
+def seed_notes(groups: list[Group]) -> list[str]:
+    """Return a note that explains lines and bands, if there are several seeds."""
+    median = grouping.median_of(groups)
+    return [f"line: {median}; band: their range"] if median else []
+
+
 def _panels(groups):
-    """Pairs of a title (None if there is one panel) and the groups drawn there."""
+    """Return pairs of a title (None if there is one panel) and its groups."""
     pairs = {(group.network, group.batch) for group in groups}
     if len(groups) <= _MOST_IN_ONE_PANEL and len(pairs) == len(groups):
         return [(None, groups)]
@@ -92,8 +96,8 @@ def _panels(groups):
 
 
 def _panel_title(group, names):
-    words = [f"batch {group.batch}", grouping.describe(group, names)]
-    return style.wrap(", ".join(filter(None, words)), _PANEL_INCHES[3][0])
+    parts = [f"batch {group.batch}", grouping.describe(group, names)]
+    return style.wrap(", ".join(filter(None, parts)), _PANEL_INCHES[3][0])
 
 
 def _figure(panels, title, x):
@@ -128,8 +132,7 @@ def _figure(panels, title, x):
         elif x == "epoch":
             ax.tick_params(labelbottom=False)
     _legends(figure.add_subplot(grid[rows, :]), lines, _key_handles(groups), across)
-    median = grouping.median_of(groups)
-    caption(figure, groups, [f"line: {median}; band: their range"] if median else [])
+    caption(figure, groups, seed_notes(groups))
     return figure
 
 
@@ -162,7 +165,7 @@ def _draw(ax, groups, quantity, x, unit, colours):
 
 
 def _shades(groups, colours):
-    """Colours of lines; of several batch sizes of a network the smaller are lighter."""
+    """Return the colours of lines; of a network, smaller batch sizes are lighter."""
     shades = {}
     for group in groups:
         batches = sorted({g.batch for g in groups if g.network == group.network})
@@ -173,7 +176,7 @@ def _shades(groups, colours):
 
 
 def _set_limits(ax, groups, quantity, x):
-    """Give all the panels of a quantity the same axes; times are each panel's own."""
+    """Give all panels of a quantity the same axes; each panel has its own times."""
     if x == "epoch":
         longest = max(run.epochs_done for group in groups for run in group.runs)
         ax.set_xlim(0, longest * 1.02)
@@ -193,7 +196,7 @@ def _set_limits(ax, groups, quantity, x):
 
 
 def _x_unit(groups, x):
-    """Seconds in the unit of the x axis (1 for epochs), and the axis' label."""
+    """Return the seconds in the unit of x (1 for epochs), and the label of the axis."""
     if x == "epoch":
         return 1, "Epoch"
     longest = max(run.train_time for group in groups for run in group.runs)
@@ -202,7 +205,7 @@ def _x_unit(groups, x):
 
 
 def _network_handles(groups, colours, whole):
-    """Legend entries of the lines; where panels are titled, the networks alone."""
+    """Return legend entries of the lines, or of networks where panels have titles."""
     shades = _shades(groups, colours)
     names = grouping.differences(groups)
     handles = {}
@@ -245,7 +248,7 @@ def _legend_columns(handles, width):
 
 
 def _exceptions(groups):
-    """Say which runs stop early, and where a loss is no number."""
+    """Say which runs ended early, and where a loss is NaN."""
     early = [
         f"{group.name} ({style.setting('epoch', run.epochs_done)})"
         for group in groups

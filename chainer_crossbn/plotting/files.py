@@ -1,7 +1,11 @@
-"""Write figures, and texts, and never over a user's file."""
+"""Write figures and texts, but never over a user's file."""
 
 import io
 import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from chainer_crossbn.errors import UsageError
 from chainer_crossbn.runs.files import replacing
@@ -9,8 +13,8 @@ from chainer_crossbn.runs.files import replacing
 PROGRAM = "plot.py"
 _DPI = 150
 SIGNATURE = b"chainer_crossbn plot.py"
-# Suffix -> metadata that tell our figures from a user's file. Without a date the same
-# runs give the same bytes.
+# Suffix -> metadata that mark our figures. Without a date, the same runs give the same
+# bytes.
 _METADATA = {
     "png": {"Software": SIGNATURE.decode()},
     "pdf": {"Creator": SIGNATURE.decode(), "CreationDate": None},
@@ -18,13 +22,17 @@ _METADATA = {
 SUFFIXES = tuple(_METADATA)
 
 
-def write(drawn, folder, suffixes=SUFFIXES, texts=()):
-    """Write figures and texts, all of them or, where one can't be, none.
+def write(
+    drawn: list[tuple[str, Figure]],
+    folder: Path,
+    suffixes: tuple[str, ...] = SUFFIXES,
+    texts: Iterable[tuple[str, str]] = (),
+) -> list[list[Path]]:
+    """Write figures and texts: all of them, or none if a file is in the way.
 
     Args:
-        drawn (list): Pairs of a file name's stem and a
-            :class:`matplotlib.figure.Figure`.
-        folder (pathlib.Path): Where to; made if need be.
+        drawn (list): Pairs of a file name's stem and a figure.
+        folder (pathlib.Path): Directory to write into; created if it is missing.
         suffixes (tuple of str): Of :data:`SUFFIXES`.
         texts (iterable): Pairs of a file's name and a text that holds
             :data:`SIGNATURE`.

@@ -1,10 +1,14 @@
-"""Runs that differ in their seed only belong together; so says this module."""
+"""Put runs that differ only in their seed together."""
 
 import json
+from collections.abc import Collection, Iterable
+from typing import Any, Optional
 
 import numpy as np
 
 from chainer_crossbn.plotting import networks, style
+from chainer_crossbn.runs.networks import OPTIONS
+from chainer_crossbn.runs.reading import Run
 
 # Arguments that change neither what is learned nor what is compared. A seed is what
 # the runs of a group differ in; `threads` and `decode_threads` follow from the machine;
@@ -18,51 +22,50 @@ _NOT_COMPARED = frozenset(
         *("skip_broken", "virtual_ranks"),
     }
 )
-_CAPTION = ("dataset", "model", "width", "ranks", "train_size", "epoch", "lr")
+_MAIN_SETTINGS = ("dataset", "model", "width", "ranks", "train_size", "epoch", "lr")
 
 
 class Group:
-    """The runs of one configuration, one a seed.
+    """The runs of one configuration, one per seed.
 
     Args:
-        runs (list): :class:`~chainer_crossbn.runs.reading.Run` objects with the same
-            configuration.
+        runs (list of Run): Runs with the same configuration.
 
     Attributes:
-        network (str): As :mod:`~chainer_crossbn.plotting.networks` has them.
+        network (str): As :mod:`~chainer_crossbn.runs.networks` names it.
         batch (int): Mini-batch size per rank.
-        settings (dict): Everything else that tells configurations apart.
+        settings (dict): Everything else that distinguishes configurations.
     """
 
-    def __init__(self, runs):
+    def __init__(self, runs: list[Run]) -> None:
         self.runs = runs
         self.network = runs[0].network
         self.batch = runs[0].batch
         self.settings = settings_of(runs[0])
 
     @property
-    def name(self):
-        """Network and batch size in the words of the figures."""
+    def name(self) -> str:
+        """Network and batch size, as figures name them."""
         return f"{networks.name(self.network)}, batch {self.batch}"
 
     @property
-    def count(self):
-        """How many seeds (or runs, where a seed came twice) there are."""
+    def count(self) -> str:
+        """The number of seeds, or of runs where several have the same seed."""
         seeds = {json.dumps(run.arguments.get("seed")) for run in self.runs}
-        word = "seed" if len(seeds) == len(self.runs) else "run"
-        return f"{len(self.runs)} {word}{'s' if len(self.runs) > 1 else ''}"
+        noun = "seed" if len(seeds) == len(self.runs) else "run"
+        return f"{len(self.runs)} {noun}{'s' if len(self.runs) > 1 else ''}"
 
-    def curve(self, key, x="epoch"):
-        """One quantity over the epochs, taken together over the seeds.
+    def curve(self, key: str, x: str = "epoch") -> tuple[np.ndarray, ...]:
+        """Return one quantity over the epochs, summarized over the seeds.
 
         Args:
             key (str): Column of the log to draw.
             x (str): Column to draw it against.
 
         Returns:
-            tuple: Four float64 arrays with one value an epoch: x (the median over
-            the seeds), and the median, minimum and maximum of the values that are
-            numbers (NaN where there is none).
+            tuple: Four float64 arrays with one value per epoch: x (the median over
+            the seeds), and the median, minimum and maximum of the values, NaN left
+            out (NaN where no value is left).
         """
         epochs = np.unique(np.concatenate([run.columns["epoch"] for run in self.runs]))
         values = np.ma.masked_all((2, len(self.runs), len(epochs)))
@@ -70,17 +73,17 @@ class Group:
             places = np.searchsorted(epochs, run.columns["epoch"])
             values[:, index, places] = run.columns[x], run.columns[key]
         xs, ys = np.ma.masked_invalid(values)
-        taken = np.ma.median(xs, 0), np.ma.median(ys, 0), ys.min(0), ys.max(0)
-        return tuple(part.filled(np.nan) for part in taken)
+        summary = np.ma.median(xs, 0), np.ma.median(ys, 0), ys.min(0), ys.max(0)
+        return tuple(part.filled(np.nan) for part in summary)
 
-    def middle(self, quantity):
-        """Median, minimum and maximum over the seeds of a property of the runs."""
+    def middle(self, quantity: str) -> tuple[float, float, float]:
+        """Return median, minimum and maximum over the seeds of a property of runs."""
         values = [getattr(run, quantity) for run in self.runs]
         return float(np.median(values)), min(values), max(values)
 
 
-def settings_of(run):
-    """What tells a run's configuration from others, network and batch size apart.
+def settings_of(run: Run) -> dict[str, Any]:
+    """Return what distinguishes a run's configuration, besides network and batch size.
 
     Arguments that are None count as absent, so that logs of versions with fewer
     flags compare equal.
@@ -92,7 +95,7 @@ def settings_of(run):
         "dataset": run.dataset.get("name", run.arguments.get("dataset")),
         "checksum": run.dataset.get("checksum"),
     }
-    left_out = _NOT_COMPARED | networks.OPTIONS | {"bn", "batchsize"}
+    left_out = _NOT_COMPARED | OPTIONS | {"bn", "batchsize"}
     return {
         name: value
         for name, value in settings.items()
@@ -100,15 +103,8 @@ def settings_of(run):
     }
 
 
-def group_runs(runs):
-    """Put the runs of one configuration together.
-
-    Args:
-        runs (iterable): :class:`~chainer_crossbn.runs.reading.Run` objects.
-
-    Returns:
-        list: :class:`Group` objects, ordered by setting, batch size and network.
-    """
+def group_runs(runs: Iterable[Run]) -> list[Group]:
+    """Return groups of runs, ordered by setting, batch size and network."""
     collected = {}
     for run in runs:
         key = (run.network, run.batch, identity(settings_of(run)))
@@ -123,35 +119,31 @@ def group_runs(runs):
     return sorted(groups, key=order)
 
 
-def timed(groups):
-    """Leave out runs with virtual ranks, whose times compare with no others.
-
-    Returns:
-        list: :class:`Group` objects of the other runs, in the same order.
-    """
+def timed(groups: list[Group]) -> list[Group]:
+    """Leave out runs with virtual ranks, whose times are not comparable."""
     kept = [[run for run in g.runs if run.virtual_ranks == 1] for g in groups]
     return [Group(runs) for runs in kept if runs]
 
 
-def by_scale(groups, apart=()):
-    """Split groups by their settings, the ones named in ``apart`` left out.
+def by_scale(groups: list[Group], ignored: Collection[str] = ()) -> list[list[Group]]:
+    """Split groups by their settings, except those named in ``ignored``.
 
     Returns:
-        list: Lists of groups in which network and batch size alone differ.
+        list: Lists of groups that differ only in network and batch size.
     """
     scales = {}
     for group in groups:
-        kept = {k: v for k, v in group.settings.items() if k not in apart}
+        kept = {k: v for k, v in group.settings.items() if k not in ignored}
         scales.setdefault(identity(kept), []).append(group)
     return list(scales.values())
 
 
-def by_model(groups):
+def by_model(groups: list[Group]) -> list[tuple[str, list[Group]]]:
     """Split groups by their model, as no figure shows more than one.
 
     Returns:
-        list: Pairs of what is put behind the figures' file names (nothing where there
-        is one model) and a list of groups.
+        list: Pairs of a suffix of the figures' file names (empty if there is only one
+        model) and a list of groups.
     """
     models = {}
     for group in groups:
@@ -167,10 +159,10 @@ def by_model(groups):
     ]
 
 
-def time_ratio(seconds, group, groups):
-    """Time per epoch as a multiple of normalBN's, or None where there is none.
+def time_ratio(seconds: float, group: Group, groups: list[Group]) -> Optional[float]:
+    """Return the time per epoch as a multiple of normalBN's, or None without one.
 
-    The normalBN group is the one that differs from ``group`` in the network only.
+    The normalBN group is the one that differs from ``group`` only in the network.
     ``groups`` are as :func:`timed` returns them.
     """
     for other in groups:
@@ -180,8 +172,8 @@ def time_ratio(seconds, group, groups):
     return None
 
 
-def differences(groups):
-    """Names of the settings in which the groups differ, the telling ones first."""
+def differences(groups: list[Group]) -> list[str]:
+    """Return the names of the settings in which groups differ, main ones first."""
     names = {name for group in groups for name in group.settings}
     differing = {
         name
@@ -190,34 +182,34 @@ def differences(groups):
     }
     if "dataset" in differing:
         differing.discard("checksum")
-    telling = [name for name in _CAPTION if name in differing]
-    return telling + sorted(differing.difference(telling))
+    main = [name for name in _MAIN_SETTINGS if name in differing]
+    return main + sorted(differing.difference(main))
 
 
-def describe(group, names):
-    """Name the given settings of a group, such as ``"8 ranks, width 16"``."""
+def describe(group: Group, names: Iterable[str]) -> str:
+    """Describe some settings of a group, such as ``"8 ranks, width 16"``."""
     return ", ".join(style.setting(name, group.settings.get(name)) for name in names)
 
 
-def common_scale(groups):
-    """Describe the main settings that all the groups share."""
+def common_scale(groups: list[Group]) -> str:
+    """Describe the main settings that all groups share."""
     differing = differences(groups)
     shared = [
         name
-        for name in _CAPTION
+        for name in _MAIN_SETTINGS
         if name not in differing and name in groups[0].settings
     ]
     return describe(groups[0], shared)
 
 
-def median_of(groups):
-    """Say what the groups' medians are taken over, or nothing where it is one seed."""
+def median_of(groups: list[Group]) -> str:
+    """Say what the medians of groups are over; empty if it is one seed."""
     counts = sorted({group.count for group in groups})
     return "" if counts == ["1 seed"] else f"median of {' or '.join(counts)}"
 
 
-def identity(value):
-    """A string that is equal for equal JSON values."""
+def identity(value: object) -> str:
+    """Return a string that is equal for equal JSON values."""
     return json.dumps(value, sort_keys=True)
 
 

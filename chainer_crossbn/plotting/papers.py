@@ -1,9 +1,13 @@
-"""Which runs make up which figure of the paper."""
+"""The figures of the paper, as far as there are runs for them."""
 
-from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+from matplotlib.figure import Figure
 
 from chainer_crossbn.plotting import bars, curves, networks, style
 from chainer_crossbn.plotting import groups as grouping
+from chainer_crossbn.plotting.groups import Group
+from chainer_crossbn.text import printable
 
 # Seconds of the runs in the paper's Table 2.
 PAPER_SECONDS = {"none": 748, "normal": 804, "multigpu": 1211}
@@ -11,28 +15,21 @@ PAPER_SECONDS = {"none": 748, "normal": 804, "multigpu": 1211}
 AS_WRITTEN_SECONDS = {"none": 748, "normal": 804, "paper": 1211}
 
 
-@dataclass(frozen=True)
-class PaperFigure:
+class PaperFigure(NamedTuple):
     """A figure of the paper and the runs it is made of.
 
     Attributes:
         name (str): Name of its files.
         title (str): Title of the figure.
-        wanted (tuple): Pairs of network and batch size per rank.
+        runs (tuple): Pairs of network and batch size per rank.
     """
 
     name: str
     title: str
-    wanted: tuple
-
-    @property
-    def needs(self):
-        """The wanted runs in words."""
-        words = [f"{networks.name(net)}@{batch}" for net, batch in self.wanted]
-        return ", ".join(words)
+    runs: tuple[tuple[str, int], ...]
 
 
-FIGURES = (
+_CURVES = (
     PaperFigure(
         "fig3",
         "As the paper's Fig. 3: three networks at batch size 64",
@@ -49,86 +46,85 @@ FIGURES = (
         (("normal", 4), ("multigpu", 4), ("normal", 64)),
     ),
 )
-TABLE2 = PaperFigure(
+_TABLE2 = PaperFigure(
     "table2",
     "As the paper's Table 2: total time at batch size 64",
     (("none", 64), ("normal", 64), ("multigpu", 64)),
 )
 
 
-def draw(groups):
+def draw(groups: list[Group]) -> tuple[list[tuple[str, Figure]], list[str]]:
     """Draw every figure of the paper that the groups have the runs of.
 
-    Args:
-        groups (list): :class:`~chainer_crossbn.plotting.groups.Group` objects.
-
     Returns:
-        tuple: Pairs of a file name's stem and a :class:`matplotlib.figure.Figure`;
-        and lines that say which figure is not drawn, and why.
+        tuple: Pairs of a file name's stem and a figure; and lines that say which
+        figures are not drawn, and why.
     """
     drawn = []
     missing = []
-    for paper in FIGURES:
-        scales, reason = _scales(paper, groups)
+    for paper in (*_CURVES, _TABLE2):
+        is_table = paper is _TABLE2
+        scales, reason = table2_scales(groups) if is_table else _scales(paper, groups)
         missing += [f"{paper.name} not drawn: {reason}"] if reason else []
         for name, members in zip(_names(paper, scales), scales):
-            drawn.append((name, curves.loss_and_accuracy(members, paper.title)))
-    tables, reason = table2_scales(groups)
-    missing += [f"{TABLE2.name} not drawn: {reason}"] if reason else []
-    for name, members in zip(_names(TABLE2, tables), tables):
-        drawn.append((name, bars.total_times(members, TABLE2.title, PAPER_SECONDS)))
+            if is_table:
+                figure = bars.total_times(members, paper.title, PAPER_SECONDS)
+            else:
+                figure = curves.loss_and_accuracy(members, paper.title)
+            drawn.append((name, figure))
     return drawn, missing
 
 
-def table2_scales(groups):
-    """Groups of finished runs that make up Table 2, a list for each scale.
+def table2_scales(
+    groups: list[Group],
+) -> tuple[list[list[Group]], Optional[str]]:
+    """Return the groups of finished runs that make up Table 2, a list per scale.
 
     Runs with virtual ranks are left out.
 
     Returns:
         tuple: A list of lists of groups, and why it is empty (None if it is not).
     """
-    complete = []
     timed = grouping.timed(groups)
-    for group in timed:
-        finished = [run for run in group.runs if run.finished]
-        if finished:
-            complete.append(grouping.Group(finished))
-    scales, reason = _scales(TABLE2, complete)
-    if reason and not _scales(TABLE2, timed)[1]:
+    finished = [[run for run in group.runs if run.finished] for group in timed]
+    complete = [Group(runs) for runs in finished if runs]
+    scales, reason = _scales(_TABLE2, complete)
+    if reason and not _scales(_TABLE2, timed)[1]:
         reason = "its runs are unfinished"
-    elif reason and not _scales(TABLE2, groups)[1]:
+    elif reason and not _scales(_TABLE2, groups)[1]:
         reason = "its runs have virtual ranks"
     return scales, reason
 
 
-def _scales(paper, groups):
-    """Lists of groups, each complete and of one scale; or why there is none.
+def _scales(
+    paper: PaperFigure, groups: list[Group]
+) -> tuple[list[list[Group]], Optional[str]]:
+    """Return lists of groups, each complete and of one scale; or why there is none.
 
-    A learning rate that follows the batch size is no other scale, as long as the
-    networks of a batch size share it; the lines' labels then name it.
+    A learning rate that depends on the batch size is not another scale, if the
+    networks of a batch size share it; then the labels of the lines name it.
     """
-    members = [g for g in groups if (g.network, g.batch) in paper.wanted]
-    pairs = {(g.network, g.batch) for g in members}
-    if len(pairs) < len(paper.wanted):
-        return [], f"needs {paper.needs}"
-    for apart in ((), ("lr",)):
-        scales = grouping.by_scale(members, apart)
-        whole = [s for s in scales if _is_whole(s, paper)]
-        if whole:
-            return whole, None
-    names = [style.clean(name) for name in grouping.differences(members)]
+    members = [g for g in groups if (g.network, g.batch) in paper.runs]
+    if len({(g.network, g.batch) for g in members}) < len(paper.runs):
+        needs = [f"{networks.name(network)}@{batch}" for network, batch in paper.runs]
+        return [], f"needs {', '.join(needs)}"
+    for ignored in ((), ("lr",)):
+        scales = grouping.by_scale(members, ignored)
+        complete = [scale for scale in scales if _is_complete(scale, paper)]
+        if complete:
+            return complete, None
+    names = [printable(name) for name in grouping.differences(members)]
     return [], f"its runs differ in {', '.join(names)}"
 
 
-def _is_whole(scale, paper):
+def _is_complete(scale, paper):
     rates = {(g.batch, grouping.identity(g.settings.get("lr"))) for g in scale}
     batches = {g.batch for g in scale}
-    return len(scale) == len(paper.wanted) and len(rates) == len(batches)
+    return len(scale) == len(paper.runs) and len(rates) == len(batches)
 
 
 def _names(paper, scales):
-    """File names; what tells the scales apart is added where they are several."""
+    """Return file names, which say how the scales differ where there are several."""
     if len(scales) < 2:
         return [paper.name] * len(scales)
     differing = grouping.differences([group for scale in scales for group in scale])

@@ -1,6 +1,7 @@
 """Where the time of iterations goes: bars, and a time line of the ranks."""
 
 import json
+from typing import Any, Optional
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,7 +10,8 @@ from matplotlib.patches import Patch
 from chainer_crossbn.plotting import groups as grouping
 from chainer_crossbn.plotting import networks, style
 from chainer_crossbn.plotting.curves import caption
-from chainer_crossbn.runs.reading import BrokenRun, read_json
+from chainer_crossbn.plotting.groups import Group
+from chainer_crossbn.runs.reading import BrokenRun, Run, read_json
 
 FILE = "profile.json"
 _BAR_INCHES = 0.3
@@ -39,15 +41,13 @@ _NOTES = [
 
 
 class Profile:
-    """What ``profile.json`` of a run tells.
+    """The ``profile.json`` of a run.
 
     Args:
         content (dict): As :class:`chainer_crossbn.profiling.Profiler` has written it.
 
     Attributes:
-        components (dict): Component -> milliseconds of an iteration.
-        layers (dict): Path of a layer -> float64 array of shape (4,): milliseconds of
-            forward, backward, wait and transfer.
+        components (dict): Component -> milliseconds per iteration.
         events (list): Of one iteration: (rank, kind, layer, start, duration), in
             milliseconds.
 
@@ -55,25 +55,16 @@ class Profile:
         BrokenRun: If it is not what this package writes.
     """
 
-    def __init__(self, content):
+    def __init__(self, content: dict[str, Any]) -> None:
         try:
             epochs = content["epochs"][1:] or content["epochs"]
             counts = np.array([epoch["iterations"] for epoch in epochs], np.float64)
-            shares = counts / counts.sum()
-
-            def mean(table):
-                values = shares @ (np.array(table, np.float64) / 1e3)
-                if not np.all(np.isfinite(values)):
-                    raise ValueError
-                return values
-
-            times = mean([epoch["components"] for epoch in epochs])
-            found = dict(zip(content["components"], times.tolist()))
-            self.components = {name: found[name] for name in COMPONENTS}
-            self.layers = {
-                layer: mean([epoch["layers"][layer] for epoch in epochs])
-                for layer in epochs[0]["layers"]
-            }
+            table = np.array([epoch["components"] for epoch in epochs], np.float64)
+            times = counts / counts.sum() @ (table / 1e3)
+            if not np.all(np.isfinite(times)):
+                raise ValueError
+            by_name = dict(zip(content["components"], times.tolist()))
+            self.components = {name: by_name[name] for name in COMPONENTS}
             names = content["timeline"]["layers"]
             self.events = [
                 (int(rank), str(kind), str(names[layer]), start / 1e3, span / 1e3)
@@ -85,8 +76,12 @@ class Profile:
             raise BrokenRun(f"{FILE} has no time line")
 
 
-def read(run):
-    """Return the :class:`Profile` of a run, or ``None`` if it has none.
+# Pairs of a group and its list of pairs of a run and its profile.
+Profiled = list[tuple[Group, list[tuple[Run, Profile]]]]
+
+
+def read(run: Run) -> Optional[Profile]:
+    """Return the profile of a run, or ``None`` if it has none.
 
     Raises:
         BrokenRun: If it can't be read.
@@ -95,18 +90,15 @@ def read(run):
     return Profile(read_json(path)) if path.exists() else None
 
 
-def read_all(groups):
+def read_all(groups: list[Group]) -> tuple[Profiled, list[tuple[Any, str]]]:
     """Read the profiles of groups of runs, those with virtual ranks left out.
-
-    Args:
-        groups (list): :class:`~chainer_crossbn.plotting.groups.Group` objects.
 
     Returns:
         tuple: A list of pairs of a group and its list of pairs of a run and its
         profile, where there are any; and a list of (path, reason) for what can't be
         read.
     """
-    found, skipped = [], []
+    profiled, skipped = [], []
     for group in grouping.timed(groups):
         pairs = []
         for run in group.runs:
@@ -118,19 +110,12 @@ def read_all(groups):
             if profile is not None:
                 pairs.append((run, profile))
         if pairs:
-            found.append((group, pairs))
-    return found, skipped
+            profiled.append((group, pairs))
+    return profiled, skipped
 
 
-def bars(profiled):
-    """Draw what the time of an iteration is made of, a panel for each batch size.
-
-    Args:
-        profiled (list): As :func:`read_all` returns it.
-
-    Returns:
-        matplotlib.figure.Figure: The figure.
-    """
+def bars(profiled: Profiled) -> Figure:
+    """Draw the parts of the time of an iteration, a panel for each batch size."""
     groups = [group for group, _ in profiled]
     names = grouping.differences(groups)
     panels = {}
@@ -175,15 +160,12 @@ def bars(profiled):
     return figure
 
 
-def time_line(group, profile):
-    """Draw one iteration over the ranks.
+def time_line(group: Group, profile: Profile) -> Figure:
+    """Draw one iteration of a run, a row for each rank.
 
     Args:
-        group (Group): What the run belongs to.
+        group (Group): The group of the run.
         profile (Profile): Its profile.
-
-    Returns:
-        matplotlib.figure.Figure: The figure, with a row for each rank.
     """
     ranks = sorted({event[0] for event in profile.events})
     figure = Figure(
@@ -221,12 +203,12 @@ def time_line(group, profile):
     return figure
 
 
-def chrome_trace(profile, program):
-    """Return a time line in Chrome's trace event format, for Perfetto and the like.
+def chrome_trace(profile: Profile, program: str) -> str:
+    """Return a time line in Chrome's trace event format, as Perfetto reads it.
 
     Args:
         profile (Profile): Of a run.
-        program (str): What has written it.
+        program (str): Name of the program that writes it.
 
     Returns:
         str: JSON; processes are the ranks, times in microseconds.
@@ -256,8 +238,8 @@ def chrome_trace(profile, program):
     return json.dumps(trace, separators=(",", ":"))
 
 
-def _component(kind, layer):
-    """What an event is drawn as, if at all."""
+def _component(kind: str, layer: str) -> Optional[str]:
+    """Return the component that an event is drawn as, or None."""
     if kind in ("function", "gradient"):
         return "BN arithmetic" if "norm" in layer.split("/") else None
     return kind

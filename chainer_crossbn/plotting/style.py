@@ -1,14 +1,21 @@
-"""Words, markers and looks: the same in every figure."""
+"""Labels, markers and looks that all figures share."""
 
 import re
 import textwrap
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Union
 
 import matplotlib
 
+from chainer_crossbn.text import printable
+
+# As Matplotlib takes it.
+Colour = Union[str, tuple[float, float, float]]
+
 _MARKERS = {2: "v", 4: "s", 8: "^", 16: "D", 32: "P", 64: "o"}
 _OTHER_MARKER = "X"
-_WORDS = {
+_NAMES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "synthetic": "synthetic images",
@@ -45,7 +52,7 @@ _RC = {
 
 
 @contextmanager
-def applied():
+def applied() -> Iterator[None]:
     """Draw and save under the package's style, whatever the user's matplotlibrc."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -53,50 +60,43 @@ def applied():
         yield
 
 
-def marker(batch):
-    """The marker of a batch size."""
+def marker(batch: int) -> str:
+    """Return the marker of a batch size."""
     return _MARKERS.get(batch, _OTHER_MARKER)
 
 
-def lighter(colour, amount):
+def lighter(colour: Colour, amount: float) -> Colour:
     """Mix a colour with white; ``amount`` 0 leaves it, 1 gives white."""
     rgb = matplotlib.colors.to_rgb(colour)
     return tuple(part + (1 - part) * amount for part in rgb)
 
 
-def setting(name, value):
-    """A setting in words, such as ``"8 ranks"`` or ``"lr 0.05"``."""
-    words = clean(name.replace("_", " "))
+def setting(name: str, value: object) -> str:
+    """Describe a setting, such as ``"8 ranks"`` or ``"lr 0.05"``."""
+    label = printable(name.replace("_", " "))
     if value is None:
-        return f"{words} unset"
+        return f"{label} unset"
     if isinstance(value, bool):
-        return words if value else f"no {words}"
+        return label if value else f"no {label}"
     if name in ("dataset", "model"):
-        return _WORDS.get(str(value), clean(value))
-    number = f"{value:.4g}" if isinstance(value, float) else clean(value)
+        return _NAMES.get(str(value), printable(value))
+    number = f"{value:.4g}" if isinstance(value, float) else printable(value)
     if name in _COUNTED and isinstance(value, int):
         one, many = _COUNTED[name]
         return f"{value:,} {one if value == 1 else many}"
-    return f"{words} {number}"
+    return f"{label} {number}"
 
 
-def clean(text, longest=40):
-    """Make text from a file safe to print on one line, and not too long."""
-    text = " ".join(str(text).split())
-    text = "".join(sign if sign.isprintable() else "?" for sign in text)
-    return text if len(text) <= longest else text[: longest - 3] + "..."
-
-
-def plain(text):
-    """Keep matplotlib from reading mathematics into a label."""
+def plain(text: str) -> str:
+    """Escape what Matplotlib would typeset as mathematics."""
     return text.replace("$", r"\$")
 
 
-def wrap(text, inches):
-    """Break text into lines that fit the small print of a figure that wide."""
+def wrap(text: str, inches: float) -> str:
+    """Break text into lines that fit a width in the small print."""
     return "\n".join(textwrap.wrap(plain(text), int(15 * inches)))
 
 
-def slug(text):
+def slug(text: str) -> str:
     """Make text fit for a file name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")

@@ -1,13 +1,16 @@
 """Plain text tables of runs."""
 
 import os
+from typing import Optional
 
 import numpy as np
 
 from chainer_crossbn.plotting import groups as grouping
-from chainer_crossbn.plotting import networks, style
+from chainer_crossbn.plotting import networks
+from chainer_crossbn.plotting.groups import Group
 from chainer_crossbn.plotting.papers import PAPER_SECONDS
 from chainer_crossbn.runs.reading import TEST_ACCURACY, TRAIN_ACCURACY
+from chainer_crossbn.text import aligned_table, printable
 
 _HEAD = (
     "run",
@@ -32,28 +35,18 @@ RUNS_NOTE = (
 )
 
 
-def runs_table(groups):
-    """One line a run.
-
-    Args:
-        groups (list): All the :class:`~chainer_crossbn.plotting.groups.Group` objects.
-
-    Returns:
-        str: The table, without a newline at its end.
-    """
+def runs_table(groups: list[Group]) -> str:
+    """Return a table with a line per run."""
     timed = grouping.timed(groups)
     rows = [_row(run, group, timed) for group in groups for run in group.runs]
-    return _aligned([_HEAD, *rows], left=(0, 1, len(_HEAD) - 1))
+    return aligned_table([_HEAD, *rows], left=(0, 1, len(_HEAD) - 1))
 
 
-def total_times_table(groups):
-    """Total times beside the paper's Table 2.
+def total_times_table(groups: list[Group]) -> str:
+    """Return total times beside the paper's Table 2.
 
     Args:
-        groups (list): Groups of finished runs of one scale, a network each.
-
-    Returns:
-        str: The table, without a newline at its end.
+        groups (list of Group): Finished runs of one scale, one group per network.
     """
     ours = {group.network: group.middle("total_time")[0] for group in groups}
     rows = [("network", "total s", "ratio", "paper s", "paper ratio")]
@@ -69,24 +62,24 @@ def total_times_table(groups):
             )
         )
     scale = grouping.common_scale(groups)
-    return f"Table 2 ({scale})\n{_aligned(rows, left=(0,))}"
+    return f"Table 2 ({scale})\n{aligned_table(rows, left=(0,))}"
 
 
 def _row(run, group, timed):
     test = run.columns[TEST_ACCURACY] * 100
     numbers = test[~np.isnan(test)]
-    wanted = run.arguments.get("epoch")
+    planned = run.arguments.get("epoch")
     ranks, ratio = str(run.n_ranks), None
     if run.virtual_ranks > 1:
         ranks += f" ({run.n_ranks // run.virtual_ranks}x{run.virtual_ranks})"
     else:
         ratio = grouping.time_ratio(run.epoch_time, group, timed)
     return (
-        style.clean(os.path.basename(os.path.abspath(run.directory)), longest=64),
+        printable(os.path.basename(os.path.abspath(run.directory)), longest=64),
         networks.name(run.network),
         str(run.batch),
         ranks,
-        f"{run.epochs_done}/{style.clean(wanted)}" if wanted else str(run.epochs_done),
+        f"{run.epochs_done}/{printable(planned)}" if planned else str(run.epochs_done),
         _decimal(test[-1], 2),
         _decimal(numbers.max() if len(numbers) else None, 2),
         _decimal(run.columns[TRAIN_ACCURACY][-1] * 100, 2),
@@ -105,17 +98,5 @@ def _state(run):
     return ", ".join(states)
 
 
-def _decimal(value, digits):
+def _decimal(value: Optional[float], digits: int) -> str:
     return "-" if value is None or np.isnan(value) else f"{value:.{digits}f}"
-
-
-def _aligned(rows, left):
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if index in left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

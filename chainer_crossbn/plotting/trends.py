@@ -1,64 +1,63 @@
 """One number of each run against batch size, learning rate or layer."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from chainer_crossbn.plotting.curves import caption
+from chainer_crossbn.plotting.groups import Group
+from chainer_crossbn.plotting.style import Colour
 
 _PANEL = (4.1, 3.3)
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A line with the range of its points.
 
     Attributes:
-        label (str): For the legend; an empty one has no entry.
-        colour: As Matplotlib takes it.
-        points (dict): From x to the values there, one a seed.
+        label (str): For the legend.
+        colour: A colour, as Matplotlib takes it.
+        points (dict): x -> the values there, one per seed.
         dashed (bool): Whether the line is dashed, and its markers are empty.
     """
 
     label: str
-    colour: object
-    points: dict
+    colour: Colour
+    points: dict[float, list[float]]
     dashed: bool = False
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """Lines that share axes.
 
     Attributes:
         x_label (str): Label of the x axis.
         y_label (str): Label of the y axis.
-        lines (list of Line): What is drawn.
+        lines (list of Line): The lines.
         log_x (bool): Whether the x axis is logarithmic, with a tick at each x.
         log_y (bool): Whether the y axis is logarithmic.
     """
 
     x_label: str
     y_label: str
-    lines: list
+    lines: list[Line]
     log_x: bool = True
     log_y: bool = False
 
 
-def draw(panels, title, groups, notes=()):
+def draw(
+    panels: list[Panel], title: str, groups: list[Group], notes: Iterable[str] = ()
+) -> Figure:
     """Draw panels side by side.
 
     Args:
         panels (list of Panel): From left to right.
         title (str): Title of the figure.
-        groups (list): :class:`~chainer_crossbn.plotting.groups.Group` objects, whose
-            scale the caption tells.
+        groups (list of Group): Groups whose scale the caption gives.
         notes (iterable of str): Further lines of the caption.
-
-    Returns:
-        matplotlib.figure.Figure: The figure.
     """
     width, height = _PANEL
     figure = Figure(figsize=(width * len(panels), height + 0.9), layout="constrained")
@@ -80,7 +79,7 @@ def _draw(ax, panel):
             color=line.colour,
             marker="o",
             markerfacecolor="white" if line.dashed else line.colour,
-            label=line.label or "_",
+            label=line.label,
         )
         if any(len(v) > 1 for v in values):
             low, high = [min(v) for v in values], [max(v) for v in values]

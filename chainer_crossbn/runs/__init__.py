@@ -1,1 +1,4 @@
-"""The run directory: what a run writes, and reading it again."""
+"""Run directories: :mod:`.run_directory` writes them, :mod:`.reading` reads them.
+
+Nothing here imports Chainer, except :mod:`.weights`.
+"""

@@ -1,14 +1,20 @@
-"""Run directories in, checked runs out."""
+"""Read and check run directories.
+
+This is the one reader of ``args.json``, ``log`` and ``statistics.json``: resuming a
+run, figures and experiments use it. It does not import Chainer.
+"""
 
 import json
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Optional, Union
 
 import numpy as np
 
-from chainer_crossbn.plotting import networks
+from chainer_crossbn.runs.networks import network_of
 
 PROGRAM = "chainer_crossbn"
 TRAIN_LOSS = "train/main/loss"
@@ -28,61 +34,79 @@ _LARGEST_LOSS = 1e30
 
 
 class BrokenRun(ValueError):
-    """What was found is not a run that can be drawn; the message says why."""
+    """A directory has no run that can be read; the message is a line that says why."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training run as its directory tells it.
+    """One training run, as its directory has it.
 
     Attributes:
         directory (pathlib.Path): The run directory.
-        arguments (dict): The arguments of the run, as in ``args.json``.
-        n_ranks (int): Number of ranks, virtual ones included.
-        virtual_ranks (int): Ranks per process.
-        device (str): ``"CPU"`` or ``"GPU"``; empty where not recorded.
-        dataset (dict): Name and checksum of the data; empty where not recorded.
-        columns (dict): Key of the log -> float64 array with one value an epoch.
+        record (dict): The content of ``args.json``.
+        columns (dict): Key of the log -> float64 array with one value per epoch.
             Losses and accuracies may be NaN.
         finished (bool): Whether the run made all its epochs.
     """
 
     directory: Path
-    arguments: dict
-    n_ranks: int
-    virtual_ranks: int
-    device: str
-    dataset: dict
-    columns: dict
+    record: dict[str, Any]
+    columns: dict[str, np.ndarray]
     finished: bool
 
     @property
-    def network(self):
-        """As :mod:`~chainer_crossbn.plotting.networks` has them."""
-        return networks.of(self.arguments)
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the run, as in ``args.json``."""
+        return self.record["arguments"]
 
     @property
-    def batch(self):
+    def n_ranks(self) -> int:
+        """Number of ranks, virtual ones included."""
+        return self.record["n_ranks"]
+
+    @property
+    def virtual_ranks(self) -> int:
+        """Ranks per process."""
+        return self.record.get("virtual_ranks", 1)
+
+    @property
+    def device(self) -> str:
+        """``"CPU"`` or ``"GPU"``; empty where not recorded."""
+        return str(self.record.get("device") or "")
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """Name, sizes and checksum of the data; empty where not recorded."""
+        dataset = self.record.get("dataset")
+        return dataset if isinstance(dataset, dict) else {}
+
+    @property
+    def network(self) -> str:
+        """The network, as :mod:`~chainer_crossbn.runs.networks` names it."""
+        return network_of(self.arguments)
+
+    @property
+    def batch(self) -> int:
         """Mini-batch size per rank."""
         return self.arguments["batchsize"]
 
     @property
-    def epochs_done(self):
+    def epochs_done(self) -> int:
         """The last epoch in the log."""
         return int(self.columns["epoch"][-1])
 
     @property
-    def train_time(self):
+    def train_time(self) -> float:
         """Seconds spent in training iterations so far."""
         return float(self.columns["train_time"][-1])
 
     @property
-    def total_time(self):
+    def total_time(self) -> float:
         """Seconds of the whole run so far, evaluation included."""
         return float(self.columns["elapsed_time"][-1])
 
     @property
-    def epoch_time(self):
+    def epoch_time(self) -> float:
         """Seconds of training per epoch: the median over the epochs.
 
         The median keeps the first epoch, which warms up, from counting more in a
@@ -92,26 +116,28 @@ class Run:
         return float(np.median(seconds / np.diff(self.columns["epoch"], prepend=0)))
 
     @property
-    def final_accuracy(self):
-        """Test accuracy after the last epoch in the log; 0 where it is no number."""
+    def final_accuracy(self) -> float:
+        """Test accuracy after the last epoch in the log; 0 where it is NaN."""
         return float(np.nan_to_num(self.columns[TEST_ACCURACY][-1]))
 
     @property
-    def nan_epoch(self):
-        """The first epoch with a loss that is no number, or None."""
+    def nan_epoch(self) -> Optional[int]:
+        """The first epoch with a loss of NaN, or None."""
         epochs = self.columns["epoch"][np.isnan(self.columns[TEST_LOSS])]
         return int(epochs[0]) if len(epochs) else None
 
 
-def find_runs(paths):
+def find_runs(
+    paths: Iterable[Union[str, Path]],
+) -> tuple[list[Run], list[tuple[Path, str]]]:
     """Read every run under the given paths.
 
     Args:
         paths: Run directories, directories above them, or files in a run directory.
 
     Returns:
-        tuple: The list of :class:`Run`, sorted by directory, each once; and a list
-        of (path, reason) for what looked like a run and could not be read.
+        tuple: The list of :class:`Run`, sorted by directory, each once; and a list of
+        (path, reason) for what looked like a run and could not be read.
 
     Raises:
         FileNotFoundError: If one of ``paths`` does not exist.
@@ -129,17 +155,17 @@ def find_runs(paths):
     runs = []
     for log in sorted(logs.values()):
         try:
-            runs.append(read_run(log))
+            runs.append(read_run(log.parent))
         except BrokenRun as error:
             skipped.append((log.parent, str(error)))
     return runs, skipped
 
 
-def read_run(log):
-    """Read the run that a log file belongs to.
+def read_run(directory: Path) -> Run:
+    """Read the ``args.json`` and the log of a run.
 
     Args:
-        log (pathlib.Path): The log; ``args.json`` lies beside it.
+        directory (pathlib.Path): The run directory.
 
     Returns:
         Run: The run.
@@ -148,76 +174,32 @@ def read_run(log):
         BrokenRun: If either file is missing, unreadable or not what this package
             writes.
     """
-    directory = log.parent
-    record = _checked_record(read_json(directory / "args.json"))
-    columns = _checked_columns(read_json(log))
-    arguments = record["arguments"]
-    wanted = arguments.get("epoch")
-    finished = _is_count(wanted) and columns["epoch"][-1] >= wanted
+    record = read_record(directory)
+    columns = _checked_columns(read_json(directory / "log"))
+    epochs = record["arguments"].get("epoch")
+    finished = _is_count(epochs) and columns["epoch"][-1] >= epochs
     return Run(
         directory=directory,
-        arguments=arguments,
-        n_ranks=record["n_ranks"],
-        virtual_ranks=record.get("virtual_ranks", 1),
-        device=str(record.get("device") or ""),
-        dataset=record["dataset"] if isinstance(record.get("dataset"), dict) else {},
+        record=record,
         columns=columns,
         finished=finished or (directory / "model.npz").is_file(),
     )
 
 
-def _logs_under(path, skipped):
-    if not path.is_dir():
-        return [path.with_name("log")]
+def read_record(directory: Path) -> dict[str, Any]:
+    """Read the ``args.json`` of a run.
 
-    def note(error):
-        skipped.append((error.filename, _reason(error)))
+    Args:
+        directory (pathlib.Path): The run directory.
 
-    logs = []
-    seen = set()
-    for folder, subfolders, files in os.walk(path, onerror=note, followlinks=True):
-        # Links may form a circle.
-        if os.path.realpath(folder) in seen:
-            subfolders.clear()
-            continue
-        seen.add(os.path.realpath(folder))
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        if "log" in files or "args.json" in files:
-            logs.append(Path(folder, "log"))
-    return logs
+    Returns:
+        dict: Its content. It has ``arguments`` with ``bn`` and ``batchsize``, and
+        ``n_ranks``; ``virtual_ranks`` is a count if it is there.
 
-
-def read_json(path):
-    """Read a JSON file of a run directory; BrokenRun if that can't be done."""
-    content = _read_bytes(path)
-    if not content.strip():
-        raise BrokenRun(f"{path.name} is empty")
-    try:
-        return json.loads(content.decode("utf-8"))
-    except json.JSONDecodeError as error:
-        where = f"{error.msg}, line {error.lineno}"
-        raise BrokenRun(f"{path.name} is not valid JSON ({where})") from None
-    except (ValueError, RecursionError):
-        raise BrokenRun(f"{path.name} is not valid JSON") from None
-
-
-def _read_bytes(path):
-    try:
-        # Opening a named pipe would wait for ever.
-        if path.exists() and not path.is_file():
-            raise BrokenRun(f"{path.name} is not a regular file")
-        with open(path, "rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise BrokenRun(f"{path.name} is missing") from None
-    except OSError as error:
-        raise BrokenRun(f"{path.name} cannot be read: {_reason(error)}") from None
-    if len(content) > _MAX_BYTES:
-        raise BrokenRun(f"{path.name} is too large")
-    return content
-
-
-def _checked_record(record):
+    Raises:
+        BrokenRun: If it is missing, unreadable or not what this package writes.
+    """
+    record = read_json(directory / "args.json")
     if not isinstance(record, dict) or record.get("program") != PROGRAM:
         raise BrokenRun(f"args.json was not written by {PROGRAM}")
     arguments = record.get("arguments")
@@ -232,6 +214,97 @@ def _checked_record(record):
     if not _is_count(record.get("virtual_ranks", 1)):
         raise BrokenRun("args.json: 'virtual_ranks' is no count")
     return record
+
+
+def check_resumable(record: dict[str, Any]) -> None:
+    """Check that a record has what it takes to resume its run.
+
+    Args:
+        record (dict): As :func:`read_record` returns it.
+
+    Raises:
+        BrokenRun: If not.
+    """
+    for name in ("model", "dataset"):
+        if name not in record["arguments"]:
+            raise BrokenRun(f"args.json: argument {name!r} is missing")
+    for name, kind in (("dataset", dict), ("versions", dict), ("ranks", list)):
+        if not isinstance(record.get(name), kind):
+            raise BrokenRun(f"args.json: {name!r} is missing or damaged")
+    if not all(isinstance(rank, dict) for rank in record["ranks"]):
+        raise BrokenRun("args.json: 'ranks' is damaged")
+
+
+def read_statistics(directory: Path) -> dict[str, Any]:
+    """Read the ``statistics.json`` of a run.
+
+    Args:
+        directory (pathlib.Path): The run directory.
+
+    Returns:
+        dict: ``test`` and ``layers``, as :func:`.run_directory.write_statistics` takes
+        them; both empty if there is no such file, because the run ended early.
+
+    Raises:
+        BrokenRun: If it is unreadable.
+    """
+    path = directory / "statistics.json"
+    return read_json(path) if path.exists() else {"test": {}, "layers": []}
+
+
+def _logs_under(path, skipped):
+    if not path.is_dir():
+        return [path.with_name("log")]
+
+    def note(error):
+        skipped.append((error.filename, _reason(error)))
+
+    logs = []
+    visited = set()
+    for folder, subfolders, files in os.walk(path, onerror=note, followlinks=True):
+        # Symbolic links may form a circle.
+        if os.path.realpath(folder) in visited:
+            subfolders.clear()
+            continue
+        visited.add(os.path.realpath(folder))
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        if "log" in files or "args.json" in files:
+            logs.append(Path(folder, "log"))
+    return logs
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run directory.
+
+    Raises:
+        BrokenRun: If it is missing, unreadable or not valid JSON.
+    """
+    content = _read_bytes(path)
+    if not content.strip():
+        raise BrokenRun(f"{path.name} is empty")
+    try:
+        return json.loads(content.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        where = f"{error.msg}, line {error.lineno}"
+        raise BrokenRun(f"{path.name} is not valid JSON ({where})") from None
+    except (ValueError, RecursionError):
+        raise BrokenRun(f"{path.name} is not valid JSON") from None
+
+
+def _read_bytes(path):
+    try:
+        # Opening a named pipe would block.
+        if path.exists() and not path.is_file():
+            raise BrokenRun(f"{path.name} is not a regular file")
+        with open(path, "rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise BrokenRun(f"{path.name} is missing") from None
+    except OSError as error:
+        raise BrokenRun(f"{path.name} cannot be read: {_reason(error)}") from None
+    if len(content) > _MAX_BYTES:
+        raise BrokenRun(f"{path.name} is too large")
+    return content
 
 
 def _checked_columns(log):

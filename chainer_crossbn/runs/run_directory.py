@@ -1,56 +1,54 @@
-"""The directory of one run.
+"""Create, lock and write the directory of one run.
 
 It has ``args.json``, ``log``, ``snapshots``, ``model.npz`` and, last of all,
 ``statistics.json``.
 """
 
 import contextlib
-import fcntl
-import itertools
 import json
 import os
 import re
 import shutil
 import tempfile
-
-import chainer
+from pathlib import Path
+from typing import Any, Optional
 
 from chainer_crossbn.errors import UsageError
-from chainer_crossbn.runs.files import TEMPORARY, replacing
+from chainer_crossbn.runs import reading
+from chainer_crossbn.runs.files import (
+    LOCK,
+    TEMPORARY,
+    lock_directory,
+    replacing,
+    set_aside,
+    write_json,
+)
 
-_PROGRAM = "chainer_crossbn"
-_LOCK = ".lock"
-# Chainer's LogReport writes there.
-_LOG_LEFT = re.compile(r"log[a-z0-9_]{8}")
-_RECORD_LIMIT = 16 << 20
+# The temporary directory of Chainer's LogReport.
+_TEMPORARY_LOG = re.compile(r"log[a-z0-9_]{8}")
 
 
-def path_of(out, name):
+def run_path(out: str, name: str) -> str:
     """Return the path of a run.
 
     Args:
-        out (str): Directory that gathers runs.
+        out (str): Directory that contains run directories.
         name (str): Name of the run.
 
     Raises:
-        UsageError: If the name is none of a directory.
+        UsageError: If the name is not that of a directory.
     """
     if name in ("", ".", "..") or os.path.basename(name) != name or "\0" in name:
         raise UsageError(f"--name {name!r} is not the name of a directory")
     return os.path.join(out, name)
 
 
-def snapshots_of(path):
+def snapshots_path(path: str) -> str:
     """Return the directory of a run's snapshots."""
     return os.path.join(path, "snapshots")
 
 
-def is_finished(path):
-    """Tell whether a run has written all that it writes."""
-    return os.path.isfile(os.path.join(path, "statistics.json"))
-
-
-def reopen(path):
+def reopen(path: str) -> None:
     """Make a finished run unfinished, so that it can be trained on.
 
     Its model stays until there is a new one.
@@ -59,14 +57,19 @@ def reopen(path):
         os.unlink(os.path.join(path, "statistics.json"))
 
 
-def create(path):
-    """Create the directory of a run, and keep others from writing into it.
+def is_finished(path: str) -> bool:
+    """Return whether a run has written all its files."""
+    return os.path.isfile(os.path.join(path, "statistics.json"))
+
+
+def create(path: str) -> int:
+    """Create and lock the directory of a run.
 
     Args:
-        path (str): Where it is to be.
+        path (str): The run directory.
 
     Returns:
-        int: A file descriptor; while it is open, :func:`lock` refuses others.
+        int: A file descriptor, as :func:`lock` returns it.
 
     Raises:
         UsageError: If it exists already or can't be written.
@@ -74,7 +77,7 @@ def create(path):
     if os.path.lexists(path):
         raise UsageError(
             f"{path} exists already, and runs are never overwritten; choose another "
-            "--name or --out, go on with it by --resume auto, or remove it"
+            "--name or --out, resume it with --resume auto, or remove it"
         )
     try:
         os.makedirs(path)
@@ -85,63 +88,47 @@ def create(path):
     return lock(path)
 
 
-def lock(path):
-    """Keep other runs from writing into a run directory, as long as this one lives.
+def lock(path: str) -> int:
+    """Keep other processes from writing into a run directory.
 
     Args:
         path (str): The run directory.
 
     Returns:
-        int: A file descriptor that holds the lock while it is open.
+        int: A file descriptor; the lock is held while it is open.
 
     Raises:
-        UsageError: If another run has it, or if it can't be written.
+        UsageError: If another run holds the lock, or the directory can't be written.
     """
-    try:
-        descriptor = os.open(
-            os.path.join(path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
-        )
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise
-    except BlockingIOError:
-        raise UsageError(
-            f"{path} is being written by another run; wait for its end, or choose "
-            "another --name or --out"
-        ) from None
-    except OSError as error:
-        raise UsageError(f"can't write into {path}: {error.strerror}") from None
-    return descriptor
+    return lock_directory(
+        path,
+        f"{path} is being written by another run; wait for its end, or choose another "
+        "--name or --out",
+    )
 
 
-def create_anew(path):
-    """Create the directory of a run, in place of one that got nowhere if there is one.
+def create_or_replace(path: str) -> tuple[int, Optional[str]]:
+    """Create and lock the directory of a run; rename one that has no snapshot yet.
 
     Args:
-        path (str): Where it is to be.
+        path (str): The run directory.
 
     Returns:
-        tuple: As :func:`create` returns it, and the path to which what was there has
-        been renamed, or None.
+        tuple: The file descriptor, as :func:`lock` returns it, and the new path of the
+        directory that was there, or None.
 
     Raises:
-        UsageError: If what is there is no run, or being written, or can't be renamed.
+        UsageError: If the directory that was there is no run, is being written, or
+            can't be renamed.
     """
     if not os.path.lexists(path):
         return create(path), None
-    if _holds_nothing(path):
+    if _is_empty(path):
         return lock(path), None
     read_arguments(path)
     descriptor = lock(path)
     try:
-        aside = next(
-            name
-            for name in (f"{path}.broken-{i}" for i in itertools.count(1))
-            if not os.path.lexists(name)
-        )
-        os.rename(path, aside)
+        aside = set_aside(path)
         return create(path), aside
     except OSError as error:
         raise UsageError(f"can't rename {path}: {error.strerror}") from None
@@ -149,27 +136,27 @@ def create_anew(path):
         os.close(descriptor)
 
 
-def _holds_nothing(path):
-    """Tell whether a directory has no more than what a run begins with."""
+def _is_empty(path):
+    """Return whether a directory has no more than the files that locking leaves."""
     try:
         names = os.listdir(path)
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from None
-    return all(name == _LOCK or name.startswith(TEMPORARY) for name in names)
+    return all(name == LOCK or name.startswith(TEMPORARY) for name in names)
 
 
-def check_room(path, size):
+def check_room(path: str, size: int) -> None:
     """Check that a run directory can be written into, and has room.
 
     Args:
         path (str): The run directory.
-        size (int): Bytes that are going to be written.
+        size (int): Bytes that will be written.
 
     Raises:
-        UsageError: If not; then nothing is left there.
+        UsageError: If not; then no file is left there.
     """
     try:
-        # Without a name it goes with the process, whatever happens.
+        # A file without a name disappears with the process.
         with tempfile.TemporaryFile(dir=path) as file:
             if size and hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
@@ -180,115 +167,116 @@ def check_room(path, size):
         ) from None
 
 
-def clean(path):
-    """Remove what a kill has left half-written; the caller has the lock.
+def clean(path: str) -> None:
+    """Remove files that a killed run left incomplete; the caller holds the lock.
 
     Args:
         path (str): The run directory.
     """
     for name in os.listdir(path):
-        whole = os.path.join(path, name)
+        entry = os.path.join(path, name)
         if name.startswith(TEMPORARY):
-            os.unlink(whole)
+            os.unlink(entry)
         elif (
-            _LOG_LEFT.fullmatch(name)
-            and os.path.isdir(whole)
-            and os.listdir(whole) in ([], ["log.json"])
+            _TEMPORARY_LOG.fullmatch(name)
+            and os.path.isdir(entry)
+            and os.listdir(entry) in ([], ["log.json"])
         ):
-            shutil.rmtree(whole)
+            shutil.rmtree(entry)
 
 
-def discard(path):
-    """Remove the directory of a run that has not begun."""
-    os.unlink(os.path.join(path, _LOCK))
+def discard(path: str) -> None:
+    """Remove the directory of a run that has not started."""
+    os.unlink(os.path.join(path, LOCK))
     os.rmdir(path)
 
 
-def note_end(path, message, diverged=False):
-    """Note in ``args.json`` how a run has ended before its last epoch.
+def note_end(path: str, message: str, diverged: bool = False) -> None:
+    """Record in ``args.json`` why a run ended before its last epoch.
 
     Args:
         path (str): The run directory.
         message (str): Why it ended.
         diverged (bool): Whether its loss was not finite.
     """
-    record = {**read_arguments(path), "ended": message}
+    record = {**reading.read_record(Path(path)), "ended": message}
     if diverged:
         record["diverged"] = True
-    _write_json(os.path.join(path, "args.json"), record)
+    write_json(os.path.join(path, "args.json"), record)
 
 
-def read_arguments(path):
-    """Read ``args.json``.
+def strip_record(path: str) -> None:
+    """Remove from ``args.json`` what identifies the machine and its user.
+
+    These are the paths of the data and of the output, and the hosts and process IDs of
+    the ranks, of which the number of nodes is kept.
 
     Args:
-        path (str): Directory of the run.
+        path (str): The run directory.
+    """
+    record = reading.read_record(Path(path))
+    record["arguments"].update(data=None, out=None)
+    ranks = record.pop("ranks", None)
+    if ranks:
+        record["n_nodes"] = len({rank["host"] for rank in ranks})
+    write_json(os.path.join(path, "args.json"), record)
+
+
+def read_arguments(path: str) -> dict[str, Any]:
+    """Read the ``args.json`` of a run that is to be resumed.
+
+    Args:
+        path (str): The run directory.
 
     Returns:
         dict: As :func:`write_arguments` wrote it.
 
     Raises:
-        UsageError: If it is not there, or is something else.
+        UsageError: If it is missing, or not what this package writes.
     """
-    file = os.path.join(path, "args.json")
     try:
-        with open(file, "rb") as opened:
-            record = json.loads(opened.read(_RECORD_LIMIT))
-        sound = (
-            record["program"] == _PROGRAM
-            and isinstance(record["arguments"], dict)
-            and {"bn", "model", "dataset"} <= set(record["arguments"])
-            and isinstance(record["n_ranks"], int)
-            and isinstance(record["dataset"], dict)
-            and isinstance(record["versions"], dict)
-            and all(isinstance(rank, dict) for rank in record["ranks"])
-        )
-    except OSError as error:
-        raise UsageError(
-            f"{path} is no run to go on with: args.json: {error.strerror}"
-        ) from None
-    except (ValueError, LookupError, TypeError, RecursionError):
-        sound = False
-    if not sound:
-        raise UsageError(f"{path} is no run to go on with: args.json is damaged")
+        record = reading.read_record(Path(path))
+        reading.check_resumable(record)
+    except reading.BrokenRun as error:
+        raise UsageError(f"{path} is no run that can be resumed: {error}") from None
     return record
 
 
-def write_arguments(path, arguments, details):
+def write_arguments(
+    path: str, arguments: dict[str, Any], details: dict[str, Any]
+) -> None:
     """Write ``args.json``.
 
     Args:
-        path (str): Directory of the run.
-        arguments (dict): All arguments, defaults filled in.
-        details (dict): What else there is to know of the run.
+        path (str): The run directory.
+        arguments (dict): All arguments, with defaults filled in.
+        details (dict): The other entries, such as ``n_ranks`` and ``dataset``.
     """
-    content = {
-        "program": _PROGRAM,
-        "arguments": arguments,
-        **details,
-    }
-    _write_json(os.path.join(path, "args.json"), content)
+    content = {"program": reading.PROGRAM, "arguments": arguments, **details}
+    write_json(os.path.join(path, "args.json"), content)
 
 
-def write_statistics(path, test, layers):
-    """Write ``statistics.json``: what the statistics of batch normalization are like.
+def write_statistics(
+    path: str, test: dict[str, Any], layers: list[dict[str, Any]]
+) -> None:
+    """Write ``statistics.json``: how the statistics of batch normalization differ.
 
     Args:
-        path (str): Directory of the run.
+        path (str): The run directory.
         test (dict): Final test loss and accuracy with the ranks' running statistics
             ``averaged``, with those of ``rank0``, and without the variance between
             ranks (``within``); empty where all ranks have the same.
-        layers (list): As :func:`.local_statistics.deviations` returns
-            it; empty without batch normalization of this package.
+        layers (list): As :func:`.local_statistics.deviations` returns it; empty
+            without batch normalization of this package.
     """
-    _write_json(os.path.join(path, "statistics.json"), {"test": test, "layers": layers})
+    write_json(os.path.join(path, "statistics.json"), {"test": test, "layers": layers})
 
 
-def write_profile(path, content):
-    """Write ``profile.json``, in one line a value of the top level.
+def write_profile(path: str, content: dict[str, Any]) -> None:
+    """Write ``profile.json``, with one line per value of the top level.
 
     Args:
-        path (str): Directory of the run.
+        path (str): The run directory.
         content (dict): As :class:`chainer_crossbn.profiling.Profiler` makes it.
     """
     lines = [
@@ -297,20 +285,3 @@ def write_profile(path, content):
     ]
     with replacing(os.path.join(path, "profile.json")) as file:
         file.write(("{" + ",\n ".join(lines) + "}\n").encode())
-
-
-def write_model(path, model):
-    """Write ``model.npz``, parameters and running statistics, whole or not at all.
-
-    Args:
-        path (str): Directory of the run.
-        model (chainer.Link): The trained model.
-    """
-    with replacing(os.path.join(path, "model.npz")) as file:
-        # Weights hardly get smaller, and compressing them takes seconds.
-        chainer.serializers.save_npz(file, model, compression=False)
-
-
-def _write_json(path, content):
-    with replacing(path) as file:
-        file.write(json.dumps(content, indent=2).encode() + b"\n")

@@ -31,6 +31,7 @@ from chainer_crossbn.datasets.loading import Loader
 from chainer_crossbn.errors import Diverged, Ended, UsageError
 from chainer_crossbn.kernels.cpu.memory import keep_freed_memory
 from chainer_crossbn.runs import run_directory
+from chainer_crossbn.runs.weights import write_model
 from chainer_crossbn.training import stop_signals
 from chainer_crossbn.training.extensions import Guard
 from chainer_crossbn.training.local_statistics import deviations
@@ -210,7 +211,7 @@ def _write_results(plan, setup, model):
     if not args.no_model:
         final = averaged(model, comm)
         if comm.rank == 0:
-            run_directory.write_model(path, final)
+            write_model(path, final)
     test = build.compare_tests(model, setup)
     # Last, as it moves the running statistics.
     layers = deviations(model, build.first_batch(setup), comm, args.virtual_ranks)

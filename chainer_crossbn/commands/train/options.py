@@ -3,7 +3,6 @@
 The options themselves are in :mod:`chainer_crossbn.runs.options`.
 """
 
-import math
 from argparse import Namespace
 from typing import Optional
 
@@ -16,20 +15,8 @@ from chainer_crossbn.commands.train import threads
 from chainer_crossbn.datasets import folder, synthetic
 from chainer_crossbn.errors import UsageError
 from chainer_crossbn.models import normalizations
+from chainer_crossbn.runs.learning_rate import default_rate
 from chainer_crossbn.runs.options import GROUPS, OPTIONS, either, flag, run_name
-
-_REFERENCE_LR = 0.01
-_REFERENCE_GLOBAL_BATCH = 512
-
-
-def default_lr(global_batchsize: int) -> float:
-    """Return the default learning rate, the same for all networks.
-
-    It is 0.01 for a global batch of 512 images and proportional to its square root
-    (Krizhevsky, "One weird trick for parallelizing convolutional neural networks",
-    2014).
-    """
-    return _REFERENCE_LR * math.sqrt(global_batchsize / _REFERENCE_GLOBAL_BATCH)
 
 
 def parse(argv: Optional[list[str]] = None) -> Namespace:
@@ -172,7 +159,7 @@ def complete(args: Namespace, n_processes: int) -> None:
         UsageError: If ``--bn-group-size`` does not divide the ranks evenly.
     """
     n_ranks = n_processes * args.virtual_ranks
-    args.lr = args.lr or default_lr(args.batchsize * n_ranks)
+    args.lr = args.lr or default_rate(args.batchsize * n_ranks)
     for option in OPTIONS.values():
         if option.applies_to is None or getattr(args, option.name) is not None:
             continue

@@ -137,7 +137,7 @@ def claim(plan: resume.Plan, data: datasets.ImageDataset, stack: ExitStack) -> N
     elif plan.args.resume is None:
         lock = run_directory.create(plan.path)
     else:
-        lock, aside = run_directory.create_anew(plan.path)
+        lock, aside = run_directory.create_or_replace(plan.path)
         if aside is not None:
             note(f"renamed to {aside}, as it had no snapshot yet; starting again")
     stack.callback(os.close, lock)
@@ -161,7 +161,7 @@ def restore(plan, trainer, comm, device):
     parts = {}
 
     def read():
-        folder = run_directory.snapshots_of(plan.path)
+        folder = run_directory.snapshots_path(plan.path)
         snapshot = storage.read_newest(folder, note)
         if snapshot is None:
             raise UsageError(

@@ -48,7 +48,7 @@ def plan(argv: list, n_processes: int) -> Plan:
         return _plan_evaluation(argv, os.path.normpath(given.evaluate), n_processes)
     if given.resume in (None, "auto"):
         args = _complete(options.parse(argv), n_processes)
-        path = run_directory.path_of(args.out, args.name)
+        path = run_directory.run_path(args.out, args.name)
         if given.resume is None or not _has_begun(path):
             return Plan(args, path, None)
     else:
@@ -161,7 +161,7 @@ def extension(args: Namespace, record: dict) -> dict:
 
 def advice(path: str) -> str:
     """Return how an interrupted run can be continued."""
-    if storage.iterations(run_directory.snapshots_of(path)):
+    if storage.iterations(run_directory.snapshots_path(path)):
         return f"continue with --resume {path}"
     return "there was no snapshot yet; start again"
 
@@ -200,7 +200,7 @@ def _complete(args, n_processes):
 
 def _has_begun(path):
     return run_directory.is_finished(path) or bool(
-        storage.iterations(run_directory.snapshots_of(path))
+        storage.iterations(run_directory.snapshots_path(path))
     )
 
 

@@ -108,7 +108,7 @@ class Guard(extension.Extension):
             "virtual_ranks": trainer.updater.dropout.n_ranks,
             "accuracy": accuracy if math.isfinite(accuracy) else None,
         }
-        folder = run_directory.snapshots_of(self._path)
+        folder = run_directory.snapshots_path(self._path)
         try:
             storage.write(folder, trainer.updater.iteration, parts, about)
         except OSError as error:
