@@ -47,7 +47,7 @@ RUNS = {
     "group --groups 4 --bn-layers front:4 --bn-rest none": (
         "group-4-groups-front4-rest-none",
         {"groups": 4, "bn_layers": "front:4", "bn_rest": "none"},
-        "GroupNorm (front 4, rest none, 4 groups)",
+        "GroupNorm (4 groups, front 4, rest none)",
     ),
     "weight --weight-norm-init data": (
         "weight-data-init",

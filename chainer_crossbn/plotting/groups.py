@@ -7,21 +7,18 @@ from typing import Any, Optional
 import numpy as np
 
 from chainer_crossbn.plotting import networks, style
-from chainer_crossbn.runs.networks import OPTIONS
+from chainer_crossbn.runs.options import OPTIONS
 from chainer_crossbn.runs.reading import Run
 
-# Arguments that change neither what is learned nor what is compared. A seed is what
-# the runs of a group differ in; `threads` and `decode_threads` follow from the machine;
-# `virtual_ranks` says how many processes share the ranks' work, which changes times
-# alone (see `timed`); what `gpu` and `cpu` led to is recorded as the device, and what
-# `skip_broken` left out shows in the checksum.
-_NOT_COMPARED = frozenset(
-    {
-        *("seed", "out", "name", "data", "threads", "gpu", "cpu", "no_model"),
-        *("profile", "snapshot_interval", "resume", "allow_nan", "decode_threads"),
-        *("skip_broken", "virtual_ranks"),
-    }
+# Options that do not separate runs, or that make a network or a batch size.
+_NO_SETTINGS = frozenset(
+    name
+    for name, option in OPTIONS.items()
+    if not option.separates_runs
+    or option.legend is not None
+    or name in ("bn", "batchsize")
 )
+_ASSUMED = {name: option.assumed for name, option in OPTIONS.items()}
 _MAIN_SETTINGS = ("dataset", "model", "width", "ranks", "train_size", "epoch", "lr")
 
 
@@ -85,21 +82,21 @@ class Group:
 def settings_of(run: Run) -> dict[str, Any]:
     """Return what distinguishes a run's configuration, besides network and batch size.
 
-    Arguments that are None count as absent, so that logs of versions with fewer
-    flags compare equal.
+    Options that are None count as absent, so that runs recorded by versions with fewer
+    options compare equal.
     """
     settings = {
+        **_ASSUMED,
         **run.arguments,
         "ranks": run.n_ranks,
         "device": run.device or None,
         "dataset": run.dataset.get("name", run.arguments.get("dataset")),
         "checksum": run.dataset.get("checksum"),
     }
-    left_out = _NOT_COMPARED | OPTIONS | {"bn", "batchsize"}
     return {
         name: value
         for name, value in settings.items()
-        if name not in left_out and value is not None
+        if name not in _NO_SETTINGS and value is not None
     }
 
 

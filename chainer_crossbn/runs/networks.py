@@ -7,19 +7,8 @@ none"``.
 
 from collections.abc import Mapping
 
+from chainer_crossbn.runs.options import OPTIONS
 from chainer_crossbn.text import printable
-
-# Option -> its default, and how another value is told.
-_OPTIONS = {
-    "bn_group_size": (None, "groups of {}"),
-    "bn_layers": (None, "{}"),
-    "bn_rest": (None, "rest {}"),
-    "paper_allreduces": (2, "{} all-reduce"),
-    "paper_backward": ("exact", "{} backward"),
-    "groups": (32, "{} groups"),
-    "weight_norm_init": ("norm", "{} init"),
-}
-OPTIONS = frozenset(_OPTIONS)
 
 
 def network_of(arguments: Mapping[str, object]) -> str:
@@ -32,10 +21,10 @@ def network_of(arguments: Mapping[str, object]) -> str:
         str: The network.
     """
     parts = [printable(arguments["bn"])]
-    for option, (default, phrase) in _OPTIONS.items():
-        value = arguments.get(option)
-        if value is not None and value != default:
-            parts.append(phrase.format(printable(value).replace(":", " ")))
+    for name, option in OPTIONS.items():
+        value = arguments.get(name)
+        if option.legend is not None and value not in (None, option.usual):
+            parts.append(option.legend.format(printable(value).replace(":", " ")))
     return ", ".join(parts)
 
 

@@ -56,6 +56,7 @@ class Option:
             a different network of a ``--bn``.
         comparable (bool or None): Whether figures may compare runs that differ in it;
             by default, if results do not depend on it.
+        assumed: Value of runs that were recorded before the option existed.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Option:
     name_part: Optional[str] = None
     legend: Optional[str] = None
     comparable: Optional[bool] = None
+    assumed: Any = None
 
     @property
     def flag(self) -> str:
@@ -263,6 +265,7 @@ _TRAINING = (
         type=str,
         default="step",
         choices=("step", "milestones", "cosine"),
+        assumed="step",
     ),
     Option(
         "lr_step",
@@ -285,6 +288,7 @@ _TRAINING = (
         "factor of the learning rate",
         type=number(float, 0, 1, low_included=False),
         default=0.5,
+        assumed=0.5,
         applies_to=("lr_schedule", ("step", "milestones")),
     ),
     Option(
@@ -394,6 +398,7 @@ _MACHINE = (
         default="float32",
         default_text="the environment variable CHAINER_DTYPE, else float32",
         choices=("float16", "mixed16", "float32", "float64"),
+        assumed="float32",
         name_part="{}",
     ),
     Option(

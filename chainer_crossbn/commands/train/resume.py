@@ -68,7 +68,7 @@ def plan(argv: list, n_processes: int) -> Plan:
         if name == "bn_group_size" and n_ranks != record["n_ranks"]:
             continue
         value = getattr(args, name)
-        before = recorded.get(name, OPTIONS[name].default)
+        before = recorded.get(name, OPTIONS[name].assumed)
         if name == "epoch" and _trains_on(args, recorded):
             continue
         _compare(path, name, before, value)
