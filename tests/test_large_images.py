@@ -130,7 +130,7 @@ def test_bad_arguments(tmp_path, flags, message):
     "flags,message",
     [
         (("--batchsize", 11), "2 ranks x 11 images .* 21 training images"),
-        (("--train-size", 22), "--train-size: 22 images were asked for"),
+        (("--train-size", 22), "--train-size: 22 images"),
         (("--eval-train", 22), "--eval-train 22 is more than the 21"),
     ],
     ids=["batchsize", "train-size", "eval-train"],

@@ -87,9 +87,7 @@ def take_balanced(labels: numpy.ndarray, size: int, n_class: int) -> numpy.ndarr
         DatasetError: If there are fewer than ``size`` images, or ``size`` is below 1.
     """
     if not 1 <= size <= len(labels):
-        raise DatasetError(
-            f"{size} images were asked for; choose from 1 to {len(labels)}"
-        )
+        raise DatasetError(f"{size} images requested; choose from 1 to {len(labels)}")
     by_class = numpy.argsort(labels, kind="stable")
     counts = numpy.bincount(labels, minlength=n_class)
     firsts = numpy.cumsum(counts) - counts

@@ -80,7 +80,7 @@ def load(
         return from_arrays(NAME, _N_CLASS, *parts)
     if not 1 <= side <= _SIDE_LIMIT:
         raise DatasetError(
-            f"--image-size: {side} pixels were asked for; of --dataset {NAME} choose "
+            f"--image-size: {side} pixels requested; for --dataset {NAME}, choose "
             f"from 1 to {_SIDE_LIMIT}"
         )
     checksum = hashlib.sha256()
@@ -121,7 +121,7 @@ def _check_size(size, default, flag):
         return default
     if not 1 <= size <= _SIZE_LIMIT:
         raise DatasetError(
-            f"{flag}: {size} images were asked for; choose from 1 to {_SIZE_LIMIT}"
+            f"{flag}: {size} images requested; choose from 1 to {_SIZE_LIMIT}"
         )
     return size
 
