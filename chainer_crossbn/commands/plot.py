@@ -106,13 +106,7 @@ def _run(arguments: argparse.Namespace) -> None:
     with style.applied():
         drawn, missing = draw(groups)
         of_profiles, traces = draw_profiles(profiled)
-        try:
-            written = files.write(drawn + of_profiles, folder, texts=traces)
-        except OSError as error:
-            reason = error.strerror or error
-            raise UsageError(
-                f"can't write into {folder}: {reason}; choose another --out"
-            ) from None
+        written = files.write(drawn + of_profiles, folder, texts=traces)
     for path, reason in skipped:
         complain(files.PROGRAM, f"skipped {path}: {reason}")
     for path, reason in unread:
