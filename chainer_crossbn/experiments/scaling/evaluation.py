@@ -2,6 +2,7 @@
 
 import json
 
+from chainer_crossbn.errors import UsageError
 from chainer_crossbn.experiments.scaling import (
     checks,
     extrapolation,
@@ -52,7 +53,13 @@ def write(paths, folder):
     with style.applied():
         if findings.extrapolated:
             drawn.append((NAME, figure.draw(findings.extrapolated, scale)))
-        written = files.write(drawn, folder, texts=texts)
+        try:
+            written = files.write(drawn, folder, texts=texts)
+        except OSError as error:
+            raise UsageError(
+                f"can't write into {folder}: {error.strerror or error}; choose another "
+                "--out"
+            ) from None
     return text, written, skipped
 
 
