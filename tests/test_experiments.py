@@ -502,9 +502,7 @@ def test_two_runners_at_once(fake, out, capsys):
 def test_stop(fake, out, capsys, signum):
     fake("time.sleep(60)")
     threading.Timer(1, os.kill, (os.getpid(), signum)).start()
-    started = time.monotonic()
     assert main(out, "--only", "fig3") == 128 + signum
-    assert time.monotonic() - started < 30
     message = (
         "chainer_crossbn experiments: stopped; run the same command again to continue\n"
     )
@@ -512,6 +510,7 @@ def test_stop(fake, out, capsys, signum):
     # Free again, so that no process that the run has started is alive.
     with locked(out):
         assert [p for p in out.glob("*/*-s0") if p.is_dir()] == [out / NONE]
+    assert not (out / NONE / "log").exists()  # it did not wait for the end of the run
 
 
 def test_smoke(out):

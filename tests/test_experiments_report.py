@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 import pytest
 
@@ -346,18 +345,13 @@ def evaluation(tmp_path_factory):
     patch.setattr(rules, "COMMITTED", out / "none")
     write_all(out)
     machine.record(out)
-    started = time.monotonic()
     assert experiments.main(["--report-only", "--out", str(out)]) == 0
     patch.undo()
-    return out, (out / "REPRODUCTION.md").read_text(), time.monotonic() - started
-
-
-def test_figures_and_tables_are_quick(evaluation):
-    assert evaluation[2] < 60
+    return out, (out / "REPRODUCTION.md").read_text()
 
 
 def test_report_opens_with_the_result(evaluation):
-    _, text, _ = evaluation
+    _, text = evaluation
     opening, table, figure, *_ = re.split(r"^(?=\| claim|!\[)", text, flags=re.M)
     words = " ".join(opening.split())
     for word in (
@@ -379,14 +373,14 @@ def test_report_opens_with_the_result(evaluation):
 
 
 def test_report_has_the_machines(evaluation):
-    _, text, _ = evaluation
+    _, text = evaluation
     row = next(line for line in text.splitlines() if line.startswith("| CPU |"))
     assert "E5-2620 v2" in row
     assert f"{machine.describe()['cores']} cores" in row
 
 
 def test_report_gives_every_claim_its_criterion_and_numbers(evaluation):
-    _, text, _ = evaluation
+    _, text = evaluation
     for claim in claims.CLAIMS:
         verdict = claims.UNCLEAR if claim.number == "7" else claims.HOLDS
         assert f"| {claim.number} | {claim.paper} | **{verdict}** |" in text
@@ -396,7 +390,7 @@ def test_report_gives_every_claim_its_criterion_and_numbers(evaluation):
 
 
 def test_report_shows_figures_that_are_there(evaluation):
-    out, text, _ = evaluation
+    out, text = evaluation
     shown = re.findall(r"!\[.+\]\((.+)\)", text)
     assert len(shown) == len(set(shown)) == 7
     for path in shown:
@@ -404,7 +398,7 @@ def test_report_shows_figures_that_are_there(evaluation):
 
 
 def test_report_has_a_table_of_each_experiment(evaluation):
-    _, text, _ = evaluation
+    _, text = evaluation
     lines = text.splitlines()
     for experiment in experiments_of(LAPTOP):
         # Profiles have a section of their own.
@@ -419,7 +413,7 @@ def test_report_has_a_table_of_each_experiment(evaluation):
 
 
 def test_report_again_is_the_same(evaluation):
-    out, text, _ = evaluation
+    out, text = evaluation
     figure = (out / "figures" / "fig3.png").read_bytes()
     assert experiments.main(["--report-only", "--out", str(out)]) == 0
     assert (out / "REPRODUCTION.md").read_text() == text
@@ -427,7 +421,7 @@ def test_report_again_is_the_same(evaluation):
 
 
 def test_notes_are_part_of_the_report(evaluation, tmp_path):
-    out, _, _ = evaluation
+    out, _ = evaluation
     (out / "notes.md").write_text("## Why\n\nBecause of $100.\n")
     report = tmp_path / "elsewhere.md"
     words = ["--report-only", "--out", str(out), "--report", str(report)]

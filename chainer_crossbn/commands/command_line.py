@@ -5,8 +5,6 @@ import difflib
 import io
 import os
 import sys
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Callable, NoReturn, Optional, Union
 
 from chainer_crossbn import __version__
@@ -103,14 +101,6 @@ def add_paths(parser: argparse.ArgumentParser, default_out: str) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help=f"where to write (default: {default_out})"
     )
-
-
-def wrote(files: Iterable[list[Path]]) -> list[str]:
-    """Return lines that name written files, one for each list of files."""
-    return [
-        " and ".join([f"wrote {first}", *(path.name for path in others)])
-        for first, *others in files
-    ]
 
 
 def add(group: argparse._ActionsContainer, *names: str, **options: Any) -> None:

@@ -13,7 +13,6 @@ from chainer_crossbn.commands.command_line import (
     add_paths,
     complain,
     conclude,
-    wrote,
 )
 from chainer_crossbn.errors import UsageError
 from chainer_crossbn.plotting import bars, curves, files, papers, profiles, style, table
@@ -106,13 +105,7 @@ def _run(arguments: argparse.Namespace) -> None:
     with style.applied():
         drawn, missing = draw(groups)
         of_profiles, traces = draw_profiles(profiled)
-        try:
-            written = files.write(drawn + of_profiles, folder, texts=traces)
-        except OSError as error:
-            reason = error.strerror or error
-            raise UsageError(
-                f"can't write into {folder}: {reason}; choose another --out"
-            ) from None
+        written = files.write(drawn + of_profiles, folder, texts=traces)
     for path, reason in skipped:
         complain(files.PROGRAM, f"skipped {path}: {reason}")
     for path, reason in unread:
@@ -159,8 +152,10 @@ def _report(groups: list[Group], written: list[list[Path]], missing: list[str]) 
     _print(f"\n{table.RUNS_NOTE}")
     for scale in papers.table2_scales(groups)[0]:
         _print(f"\n{table.total_times_table(scale)}")
-    for line in ("", *missing, *wrote(written)):
+    for line in ("", *missing):
         _print(line)
+    for first, *others in written:
+        _print(" and ".join([f"wrote {first}", *(path.name for path in others)]))
 
 
 def _print(text: str) -> None:

@@ -2,13 +2,7 @@
 
 from pathlib import Path
 
-from chainer_crossbn.commands.command_line import (
-    Parser,
-    add_paths,
-    complain,
-    conclude,
-    wrote,
-)
+from chainer_crossbn.commands.command_line import Parser, complain, conclude
 from chainer_crossbn.errors import UsageError
 from chainer_crossbn.experiments.scaling import evaluation
 
@@ -35,7 +29,15 @@ def _parser():
         description="Model the time of an iteration from profiled runs, check it, and "
         "extrapolate it to more ranks.",
     )
-    add_paths(parser, default_out="the first PATH")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a run directory, or a directory above some",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="where to write (default: the first PATH)"
+    )
     return parser
 
 
@@ -45,5 +47,6 @@ def _run(arguments):
     for path, reason in skipped:
         complain(_PROGRAM, f"skipped {path}: {reason}")
     print(text, flush=True)
-    for line in wrote(written):
-        print(line, flush=True)
+    for first, *others in written:
+        wrote = [f"wrote {first}", *(path.name for path in others)]
+        print(" and ".join(wrote), flush=True)

@@ -14,7 +14,7 @@ from chainer_crossbn.experiments.learning_rate_map import (
 from chainer_crossbn.experiments.results import NotRun
 from chainer_crossbn.experiments.rules_by_claims import NOT_RUN, NUMBERS, UNCLEAR
 from chainer_crossbn.plotting import networks, style
-from chainer_crossbn.text import markdown_table
+from chainer_crossbn.text_tables import markdown
 
 _SHORT = {HOLDS: "**yes**", FAILS: "no", UNCLEAR: "?", NOT_RUN: "–"}
 _KEY = (
@@ -107,7 +107,7 @@ def _table(results, judgements):
     ]
     lines.append(("rules under which it holds", "", "", *counts, "", ""))
     head = ("init", "scaling", "rate", *NUMBERS, "hold", "mean [%]")
-    return markdown_table(head, lines)
+    return markdown(head, lines)
 
 
 def _sentences(results, judgements):

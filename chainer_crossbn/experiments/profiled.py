@@ -6,7 +6,7 @@ from chainer_crossbn.experiments.definitions import Setting, experiments, option
 from chainer_crossbn.experiments.results import Results
 from chainer_crossbn.plotting import networks, profiles
 from chainer_crossbn.plotting.groups import group_runs
-from chainer_crossbn.text import markdown_table
+from chainer_crossbn.text_tables import markdown
 
 # Whose iteration is drawn rank by rank: the fastest and the slowest of the paper.
 _TIME_LINES = tuple(
@@ -52,7 +52,7 @@ def table(results: Results) -> str:
         times = [*components.values(), sum(components.values())]
         name = networks.name(group.network)
         rows.append((name, group.batch, *(f"{time:.1f}" for time in times)))
-    return markdown_table(("network", "batch", *profiles.COMPONENTS, "in all"), rows)
+    return markdown(("network", "batch", *profiles.COMPONENTS, "in all"), rows)
 
 
 def _settings(results):

@@ -32,7 +32,7 @@ from chainer_crossbn.experiments.definitions import (
 from chainer_crossbn.experiments.results import Evaluation
 from chainer_crossbn.experiments.rules import read_choice
 from chainer_crossbn.plotting import files, networks, style
-from chainer_crossbn.text import markdown_table
+from chainer_crossbn.text_tables import markdown
 
 NAME = "REPRODUCTION.md"
 QUICK_CHECK = "laptop"
@@ -246,7 +246,7 @@ def _scaling(evaluation: Evaluation, parent: Path) -> str:
     ]
     head = ("network", "batch", "ranks", "fitted without")
     head += ("predicted [ms]", "measured [ms]", "error")
-    parts = [markdown_table(head, checks)]
+    parts = [markdown(head, checks)]
     if source is not evaluation:
         parts.insert(0, _FROM_QUICK_CHECK)
     if Path(source.out, name, f"{name}.png").exists():

@@ -6,7 +6,7 @@ from chainer_crossbn.experiments import machine
 from chainer_crossbn.experiments.claims import NOT_RUN, Claim, Judgement, judge_claims
 from chainer_crossbn.experiments.results import Evaluation
 from chainer_crossbn.plotting import style
-from chainer_crossbn.text import markdown_table
+from chainer_crossbn.text_tables import markdown
 
 _WIDTH = 88
 _PAPER = (
@@ -79,7 +79,7 @@ def table(evaluation: Evaluation, judged: Judged) -> str:
             was_run = judgement.deciding != NOT_RUN
             cells.append(judgement.verdict if was_run else NOT_RUN)
         rows.append((claim.number, claim.paper, *cells))
-    return f"{markdown_table(head, rows)}\n\n{textwrap.fill(_NUMBERS, _WIDTH)}"
+    return f"{markdown(head, rows)}\n\n{textwrap.fill(_NUMBERS, _WIDTH)}"
 
 
 def judgements(judged: Judged) -> str:

@@ -12,7 +12,7 @@ from chainer_crossbn.plotting import networks
 from chainer_crossbn.plotting.papers import AS_WRITTEN_SECONDS
 from chainer_crossbn.runs.learning_rate import REFERENCE_GLOBAL_BATCH
 from chainer_crossbn.runs.reading import TRAIN_ACCURACY
-from chainer_crossbn.text import markdown_table
+from chainer_crossbn.text_tables import markdown
 
 _MISSING = "–"
 
@@ -39,7 +39,7 @@ def accuracies(results: Results, settings: Iterable[Setting]) -> str:
                 spread([100 * run.columns[TRAIN_ACCURACY][-1] for run in runs], ".1f"),
             )
         )
-    return markdown_table(head, rows)
+    return markdown(head, rows)
 
 
 def times(results: Results, settings: Iterable[Setting]) -> str:
@@ -69,7 +69,7 @@ def times(results: Results, settings: Iterable[Setting]) -> str:
                 _ratio(paper, AS_WRITTEN_SECONDS["none"]),
             )
         )
-    return markdown_table(head, rows)
+    return markdown(head, rows)
 
 
 def learning_rates(results: Results, settings: Iterable[Setting]) -> str:
@@ -91,7 +91,7 @@ def learning_rates(results: Results, settings: Iterable[Setting]) -> str:
         rows.append((networks.name(bn), *cells))
     standard = results.rule.rate(batch * results.scale.ranks)
     head = ("learning rate", *(f"{rate * standard:g}" for rate in multiples))
-    return markdown_table(head, rows)
+    return markdown(head, rows)
 
 
 def search_grid(choice: dict[str, Any]) -> str:
@@ -114,7 +114,7 @@ def search_grid(choice: dict[str, Any]) -> str:
         )
         for entry in rules
     ]
-    return markdown_table(head, rows)
+    return markdown(head, rows)
 
 
 def machines(
@@ -134,7 +134,7 @@ def machines(
     names = ["this machine"]
     if len(recorded) > 1:
         names = [f"machine {n}" for n in range(1, len(recorded) + 1)]
-    return markdown_table(
+    return markdown(
         ("", "the paper: TSUBAME-KFC", *names),
         [(row, text, *(c.get(row, _MISSING) for c in columns)) for row, text in paper],
     )

@@ -41,27 +41,40 @@ def write(
         list of list of pathlib.Path: The files of each figure, and of each text.
 
     Raises:
-        UsageError: If a file of another program would be overwritten.
-        OSError: If the files can't be written.
+        UsageError: If a file of another program would be overwritten, or the files
+            can't be written.
     """
     texts = list(texts)
     targets = [
         *([folder / f"{name}.{suffix}" for suffix in suffixes] for name, _ in drawn),
         *([folder / name] for name, _ in texts),
     ]
-    for target in itertools.chain(*targets):
+    flat = list(itertools.chain(*targets))
+    try:
+        _check_replaceable(flat)
+        contents = [
+            _encoded(figure, suffix) for _, figure in drawn for suffix in suffixes
+        ]
+        contents += [text.encode() for _, text in texts]
+        folder.mkdir(parents=True, exist_ok=True)
+        for target, content in zip(flat, contents):
+            with replacing(target) as file:
+                file.write(content)
+    except OSError as error:
+        raise UsageError(
+            f"can't write into {folder}: {error.strerror or error}; choose another "
+            "--out"
+        ) from None
+    return targets
+
+
+def _check_replaceable(targets):
+    for target in targets:
         if target.exists() and SIGNATURE not in target.read_bytes():
             raise UsageError(
                 f"{target} was not written by this package and is not overwritten; "
                 "move it or choose another --out"
             )
-    contents = [_encoded(figure, suffix) for _, figure in drawn for suffix in suffixes]
-    contents += [text.encode() for _, text in texts]
-    folder.mkdir(parents=True, exist_ok=True)
-    for target, content in zip(itertools.chain(*targets), contents):
-        with replacing(target) as file:
-            file.write(content)
-    return targets
 
 
 def _encoded(figure, suffix):

@@ -10,7 +10,8 @@ from chainer_crossbn.plotting import networks
 from chainer_crossbn.plotting.groups import Group
 from chainer_crossbn.plotting.papers import PAPER_SECONDS
 from chainer_crossbn.runs.reading import TEST_ACCURACY, TRAIN_ACCURACY
-from chainer_crossbn.text import aligned_table, printable
+from chainer_crossbn.text import printable
+from chainer_crossbn.text_tables import aligned
 
 _HEAD = (
     "run",
@@ -39,7 +40,7 @@ def runs_table(groups: list[Group]) -> str:
     """Return a table with a line per run."""
     timed = grouping.timed(groups)
     rows = [_row(run, group, timed) for group in groups for run in group.runs]
-    return aligned_table([_HEAD, *rows], left=(0, 1, len(_HEAD) - 1))
+    return aligned([_HEAD, *rows], left=(0, 1, len(_HEAD) - 1))
 
 
 def total_times_table(groups: list[Group]) -> str:
@@ -62,7 +63,7 @@ def total_times_table(groups: list[Group]) -> str:
             )
         )
     scale = grouping.common_scale(groups)
-    return f"Table 2 ({scale})\n{aligned_table(rows, left=(0,))}"
+    return f"Table 2 ({scale})\n{aligned(rows, left=(0,))}"
 
 
 def _row(run, group, timed):

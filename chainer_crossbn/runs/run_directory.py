@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from chainer_crossbn.errors import UsageError
 from chainer_crossbn.runs import reading
@@ -205,14 +205,17 @@ def note_end(path: str, message: str, diverged: bool = False) -> None:
     write_json(os.path.join(path, "args.json"), record)
 
 
-def strip_record(path: str) -> None:
+def strip_record(path: Union[str, Path]) -> None:
     """Remove from ``args.json`` what identifies the machine and its user.
 
     These are the paths of the data and of the output, and the hosts and process IDs of
     the ranks, of which the number of nodes is kept.
 
     Args:
-        path (str): The run directory.
+        path (str or pathlib.Path): The run directory.
+
+    Raises:
+        BrokenRun: If it is missing, unreadable or not what this package writes.
     """
     record = reading.read_record(Path(path))
     record["arguments"].update(data=None, out=None)
