@@ -18,7 +18,7 @@ from chainer.utils import type_check
 
 from chainer_crossbn import kernels
 from chainer_crossbn.collectives import merge_moments, sum_over_ranks
-from chainer_crossbn.functions import _gradients
+from chainer_crossbn.functions import _gradients, _statistics
 from chainer_crossbn.functions._layout import check_axis, layout_of
 
 
@@ -76,7 +76,9 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         self._layout = layout_of(x.ndim, gamma.ndim, self._axis)
         flat = self._layout.flatten(x)
         self._groups = self._groups_of(x)
-        self._count, self._mean, m2 = self.global_statistics(flat)
+        self._count, self._mean, m2 = _statistics.get(
+            self.layer, lambda: self._global_statistics(flat)
+        )
         y, self._inv_std = kernels.of(flat).normalize_batch(
             flat,
             self._count,
@@ -94,17 +96,15 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         self._relu_of = (gamma.copy(), beta.copy()) if self._relu else None
         return (self._layout.restore(y, x.shape),)
 
-    def global_statistics(self, flat):
+    def _global_statistics(self, flat):
         """Return count, mean and M2 of the mini-batches of all ranks.
 
         Where there are several groups, the count is ``None``, as each has its own.
-
-        Who computes the same again may put what was returned in this method's place.
         """
         n, _, s = flat.shape
         mean, m2 = kernels.of(flat).moments(flat, self._groups)
         if self._groups.count > 1:
-            return None, mean, m2
+            return _statistics.Statistics(None, mean, m2)
         count, mean, m2 = merge_moments(
             self._comm, n * s, mean, m2, f"{self.layer} forward"
         )
@@ -123,7 +123,7 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
                 UserWarning,
                 stacklevel=2,
             )
-        return count, mean, m2
+        return _statistics.Statistics(count, mean, m2)
 
     def _groups_of(self, x):
         """Return the groups of a mini-batch, which must have an image for each rank."""
