@@ -8,7 +8,7 @@ import chainer
 from chainer_crossbn.commands.command_line import Parser, add, number
 from chainer_crossbn.commands.train import data_options, normalization_options, threads
 from chainer_crossbn.errors import UsageError
-from chainer_crossbn.models import MODELS, OPTIONS, normalizations, takers
+from chainer_crossbn.models import MODELS, OPTIONS, normalizations, supporting
 
 INITIALIZERS = {
     "he": chainer.initializers.HeNormal,
@@ -247,7 +247,7 @@ def _check_model(args):
         "zero_gamma": args.zero_gamma,
     }
     for option, is_asked in asked.items():
-        names = takers(option)
+        names = supporting(option)
         if is_asked and args.model not in names:
             raise UsageError(
                 f"{flag(option)} goes with --model {', '.join(names[:-1])} or "
