@@ -66,9 +66,8 @@ class CrossNormalization(Normalization):
         self._options = options
 
     def norm(self, channels, index, total):
-        link = self._link(channels, self._comm, **self._options)
-        link.label = f"normalization {index + 1} of {total} ({channels} channels)"
-        return link
+        label = f"normalization {index + 1} of {total} ({channels} channels)"
+        return self._link(channels, self._comm, label=label, **self._options)
 
 
 class _HookableMultiNodeBatchNormalization(MultiNodeBatchNormalization):

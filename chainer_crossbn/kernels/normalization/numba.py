@@ -149,6 +149,9 @@ def _add(a, b, factor, total):
 
 def mean_rows(rows, factor, mean):
     """As :func:`.array_api.mean_rows`."""
+    if len(rows) == 1:
+        numpy.multiply(rows[0], factor, out=mean)
+        return
     total = rows[0]
     for row in rows[1:-1]:
         _add(total, row, rows.dtype.type(1), mean)
@@ -321,8 +324,12 @@ def _update_running(running, fresh, decay):
 
 
 def _compilable(x):
-    # Numba has no float16 on CPUs.
-    return numpy.ascontiguousarray(x, numpy.float32 if x.dtype.char == "e" else x.dtype)
+    """Return an array as the kernels are compiled for it: usually the array itself."""
+    if x.flags.carray and x.dtype.isnative and x.dtype.char in "fd":
+        return x
+    # Numba has no float16 on CPUs, and would compile again for arrays to read only.
+    dtype = numpy.promote_types(x.dtype, numpy.float32)
+    return numpy.require(x, dtype, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
 
 
 def moments(x, groups=WHOLE):
@@ -354,7 +361,7 @@ def normalize_batch(
 def normalize(x, mean, inv_std, gamma, beta, relu=False, groups=WHOLE):
     """As :func:`.array_api.normalize`."""
     source = _compilable(x)
-    y = numpy.empty_like(source)
+    y = numpy.empty_like(source, subok=False)
     starts = groups.starts(len(x))
     scale, shift = array_api.scale(inv_std, gamma), array_api.wide(beta)
     if x.shape[2] == 1:
@@ -389,7 +396,7 @@ def input_gradient(
 ):
     """As :func:`.array_api.input_gradient`."""
     source, gy = _compilable(x), _compilable(gy)
-    gx = numpy.empty_like(source)
+    gx = numpy.empty_like(source, subok=False)
     starts = groups.starts(len(x))
     count = array_api.counts(x, count, groups)
     mean_gy, slope = array_api.slopes(inv_std, total, count)
@@ -413,7 +420,7 @@ def _input_of_relu(inv_std, relu_of):
 
 def update_running(running, fresh, decay):
     """As :func:`.array_api.update_running`."""
-    if running.dtype.char in "fd" and running.flags.c_contiguous:
+    if running.dtype.char in "fd" and running.dtype.isnative and running.flags.carray:
         _update_running(running.ravel(), fresh.ravel(), decay)
     else:
         array_api.update_running(running, fresh.reshape(running.shape), decay)
