@@ -44,7 +44,7 @@ class Launcher:
         self._launch = load(source.read_text(), (*OPTIONS, *options))
         self._counters = np.zeros(1 << 14, np.uint32)
 
-    def __call__(self, name, grid, *arguments):
+    def __call__(self, name, grid, arguments):
         self._launch(name, grid, *arguments)
         assert not self._counters.any(), f"{name} leaves counts"
 

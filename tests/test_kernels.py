@@ -313,9 +313,9 @@ def launches(monkeypatch, shape, groups):
     found = []
 
     class Launcher(cuda_on_host.Launcher):
-        def __call__(self, name, grid, *arguments):
+        def __call__(self, name, grid, arguments):
             found.append((name, grid))
-            super().__call__(name, grid, *arguments)
+            super().__call__(name, grid, arguments)
 
     @functools.cache
     def launcher(*arguments):

@@ -182,20 +182,6 @@ def test_zero_gamma_makes_blocks_begin_as_the_identity(comm, name, bn):
     assert same == (bn != "none")
 
 
-def test_auxiliary_classifiers(comm):
-    none = normalizations.create("none", comm)
-    model = models.create("googlenet", 1000, none, auxiliary=True)
-    # as Caffe's, and Chainer's own
-    assert count(model) == 13_378_280
-    model, x = small("googlenet", none, 224, auxiliary=True)
-    with chainer.using_config("train", False):
-        logits = model.forward_with_heads(x)
-        assert (logits[0].array == model(x).array).all()
-    assert [y.shape for y in logits] == [(2, 7)] * 3
-    with pytest.raises(ValueError, match="32x32 are too small for auxiliary"):
-        small("googlenet", none, 32, auxiliary=True)
-
-
 def test_responses_are_normalized_where_nothing_else_does(comm):
     found = {}
 

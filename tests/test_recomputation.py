@@ -7,11 +7,13 @@ import chainer_crossbn  # noqa: F401  makes Chainer importable
 # isort: split
 import chainer
 import chainer.functions as F
+import chainer.links as L
 import chainermn
 import numpy as np
 import pytest
 
 from chainer_crossbn import models
+from chainer_crossbn.functions.recompute import recompute
 from chainer_crossbn.models import normalizations
 from chainer_crossbn.profiling.recorder import Recorder
 from chainer_crossbn.training import not_finite
@@ -92,3 +94,30 @@ def test_what_is_not_finite_is_found(place):
     with chainer.using_config("train", False):
         loss = F.softmax_cross_entropy(model(images(2)), np.zeros(2, "int32"))
     assert not_finite.origin(loss, model) == f"blocks/{place}"
+
+
+@pytest.mark.parametrize("scale", [None, 128], ids=["dynamic", "fixed"])
+def test_the_loss_scale_reaches_the_parameters_of_a_block(scale):
+    x, t = images(4), np.arange(4, dtype="int32")
+    results = []
+    for recomputed in (True, False):
+        model = made("resnet20", recomputed)
+        optimizer = chainer.optimizers.SGD(lr=0.01).setup(model)
+        optimizer.loss_scaling(scale=scale)
+        classifier = L.Classifier(model, lossfun=F.softmax_cross_entropy)
+        for _ in range(2):
+            optimizer.update(classifier, x, t)
+        results.append({path: p.array for path, p in model.namedparams()})
+    for path, array in results[1].items():
+        assert np.array_equal(results[0][path], array), path
+
+
+def test_a_block_that_is_not_initialized_yet_and_shares_a_link():
+    shared = L.Linear(None, 3)
+    gradients = []
+    for _ in range(2):
+        block = chainer.Sequential(shared, F.tanh, shared)
+        shared.cleargrads()
+        F.sum(recompute(block, np.ones((2, 3), "float32"))).backward()
+        gradients.append(shared.W.grad)
+    assert np.array_equal(*gradients) and gradients[0].any()

@@ -12,16 +12,36 @@ _BLOCK_BYTES = 4 << 20
 
 
 class HostCommunicator(NaiveCommunicator):
-    """Averages gradients in host memory, in blocks that fit into the cache.
+    """Averages gradients in host memory, in blocks that fit the cache.
 
-    ChainerMN's ``naive`` makes one all-reduce per gradient and then divides it. This
-    communicator packs small gradients together and splits large ones, so that a block
-    is divided while it is in the cache. Ranks of one node average in memory that they
-    share, others by MPI. Gradients need not be C-contiguous. Everything else is as in
-    ``naive``.
+    ChainerMN's ``naive`` communicator makes one all-reduce for each gradient and then
+    divides it. This one packs small gradients together and splits large ones, so that
+    each block is divided while it is in the cache. Ranks of one node average in shared
+    memory, others by MPI. Otherwise it is the ``naive`` communicator, except that
+    gradients need not be C-contiguous.
+
+    Akiba, Fukuda and Suzuki, "ChainerMN: Scalable Distributed Deep Learning Framework"
+    (2017), describe the average of gradients over ranks.
 
     Args:
-        mpi_comm (mpi4py.MPI.Comm): All ranks.
+        mpi_comm (mpi4py.MPI.Comm): Communicator of all ranks.
+
+    Attributes:
+        rank (int): This rank.
+        size (int): Number of ranks.
+        mpi_comm (mpi4py.MPI.Comm): As above.
+
+    Example:
+        >>> from chainer_crossbn.communicators.host import HostCommunicator
+        >>> import chainer.links as L
+        >>> from mpi4py import MPI
+        >>> comm = HostCommunicator(MPI.COMM_WORLD)
+        >>> model = L.Linear(2, 1)
+        >>> model.W.grad = model.W.array * comm.rank
+        >>> model.b.grad = model.b.array + comm.rank
+        >>> comm.multi_node_mean_grad(model)
+        >>> model.b.grad  # the mean of the ranks
+        array([0.], dtype=float32)
     """
 
     def __init__(self, mpi_comm):

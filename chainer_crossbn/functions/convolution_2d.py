@@ -7,6 +7,7 @@ from chainer.utils import type_check
 
 from chainer_crossbn import kernels
 from chainer_crossbn.functions import _gradients
+from chainer_crossbn.functions._native import as_native
 
 
 def _pair(value):
@@ -134,6 +135,7 @@ def convolution_2d(x, W, b=None, stride=1, pad=0, groups=1):
     Returns:
         Variable: Shape (N, K, (H + 2 pad - kh) // stride + 1, ...).
     """
+    x, W, b = as_native(x), as_native(W), None if b is None else as_native(b)
     array = x.array if isinstance(x, chainer.Variable) else x
     if not kernels.are_compiled_for(array):
         return F.convolution_2d(x, W, b, stride, pad, groups=groups)

@@ -3,22 +3,26 @@
 The maths is that of Ioffe & Szegedy, "Batch Normalization" (2015), with mean, variance
 and the sums of the backward pass taken over the mini-batches of all ranks (Yashima,
 Ohyama and Matsuoka, "The relation between computing time and accuracy when using Batch
-Normalization in deep learning"). What travels is one float64 vector a direction: the
-moments (count, means, M2) forward, two sums a channel backward.
+Normalization in deep learning"). Each direction sends one float64 vector: the moments
+(count, means, M2) forward, two sums per channel backward.
 """
+
+from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 
 import chainer
 import chainer.functions as F
 import numpy
 from chainer import backend, function_node
 from chainer.utils import type_check
+from chainermn.communicators.communicator_base import CommunicatorBase
 
 from chainer_crossbn import kernels
 from chainer_crossbn.collectives import merge_moments, sum_over_ranks
-from chainer_crossbn.functions import _gradients
+from chainer_crossbn.functions import _gradients, _statistics
 from chainer_crossbn.functions._layout import check_axis, layout_of
 
 
@@ -72,11 +76,14 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
 
     def forward(self, inputs):
         self.retain_inputs((0, 1))
+        check_dtypes(inputs)
         x, gamma, beta = inputs
         self._layout = layout_of(x.ndim, gamma.ndim, self._axis)
         flat = self._layout.flatten(x)
         self._groups = self._groups_of(x)
-        self._count, self._mean, m2 = self.global_statistics(flat)
+        self._count, self._mean, m2 = _statistics.get(
+            self.layer, lambda: self._global_statistics(flat)
+        )
         y, self._inv_std = kernels.of(flat).normalize_batch(
             flat,
             self._count,
@@ -94,17 +101,15 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
         self._relu_of = (gamma.copy(), beta.copy()) if self._relu else None
         return (self._layout.restore(y, x.shape),)
 
-    def global_statistics(self, flat):
+    def _global_statistics(self, flat):
         """Return count, mean and M2 of the mini-batches of all ranks.
 
         Where there are several groups, the count is ``None``, as each has its own.
-
-        Who computes the same again may put what was returned in this method's place.
         """
         n, _, s = flat.shape
         mean, m2 = kernels.of(flat).moments(flat, self._groups)
         if self._groups.count > 1:
-            return None, mean, m2
+            return _statistics.Statistics(None, mean, m2)
         count, mean, m2 = merge_moments(
             self._comm, n * s, mean, m2, f"{self.layer} forward"
         )
@@ -123,7 +128,7 @@ class CrossBatchNormalizationFunction(function_node.FunctionNode):
                 UserWarning,
                 stacklevel=2,
             )
-        return count, mean, m2
+        return _statistics.Statistics(count, mean, m2)
 
     def _groups_of(self, x):
         """Return the groups of a mini-batch, which must have an image for each rank."""
@@ -321,34 +326,39 @@ def _sum(comm, v, layer):
 
 
 def cross_batch_normalization(
-    x,
-    gamma,
-    beta,
-    comm,
-    eps=2e-5,
-    running_mean=None,
-    running_var=None,
-    decay=0.9,
-    axis=None,
-    name=None,
-    relu=False,
-    virtual_ranks=1,
-    virtual_group_size=1,
-):
+    x: chainer.Variable | numpy.ndarray,
+    gamma: chainer.Variable | numpy.ndarray,
+    beta: chainer.Variable | numpy.ndarray,
+    comm: CommunicatorBase,
+    eps: float = 2e-5,
+    running_mean: numpy.ndarray | None = None,
+    running_var: numpy.ndarray | None = None,
+    decay: float = 0.9,
+    axis: int | tuple[int, ...] | None = None,
+    name: str | None = None,
+    relu: bool = False,
+    virtual_ranks: int = 1,
+    virtual_group_size: int = 1,
+) -> chainer.Variable:
     """Normalize by the mean and the variance of the mini-batches of all ranks.
 
     All ranks must call it in the same order. Their batches may differ in size, and
     some may be empty. Forward and backward make one all-reduce each, of 2C + 3 and
     2C + 2 float64. Arithmetic is float64, and moments are merged pairwise (Chan, Golub
-    and LeVeque, 1979), so that float32 data are exact to rounding: the variance has a
-    relative error of some 1e-16 * mean / std (its square, where the communicator has
-    no ``mpi_comm``). A batch of two values a channel leaves so little of the gradient
-    of ``x``, eps / var, that in float64 its error can pass 1e-11 of the largest.
-    ``gamma`` and ``beta`` get gradients of this rank's mini-batch alone; over the ranks
-    these add up to the gradients of the global batch.
+    and LeVeque, 1979), so that results for float32 data are exact up to rounding: the
+    variance has a relative error of about 1e-16 * mean / std (its square, if the
+    communicator has no ``mpi_comm``). A batch of two values per channel leaves so
+    little of the gradient of ``x``, eps / var, that its error in float64 can exceed
+    1e-11 of the largest. ``gamma`` and ``beta`` get the gradients of this rank's
+    mini-batch alone, which add up over the ranks to those of the global batch.
+
+    Ioffe & Szegedy, "Batch Normalization" (2015), algorithm 1, with the mini-batch of
+    all GPUs: Yashima, Ohyama and Matsuoka, "The relation between computing time and
+    accuracy when using Batch Normalization in deep learning".
 
     Args:
-        x (Variable or array): Shape (N, C, ...), float16, float32 or float64.
+        x (Variable or array): Shape (N, C, ...), float16, float32 or float64, of any
+            byte order and layout.
         gamma (Variable or array): Scale, of the shape of the channel axes.
         beta (Variable or array): Shift, of the same shape and dtype.
         comm: ChainerMN communicator, or any object with ``size`` and ``allreduce``.
@@ -356,13 +366,13 @@ def cross_batch_normalization(
         running_mean (array or None): Updated in place, of the shape of ``gamma``.
         running_var (array or None): Likewise, by the unbiased variance.
         decay (float): Share of the old running statistics that is kept.
-        axis (int, tuple of int or None): Axes that are averaged over, ascending. By
-            default the first one and all behind the channel axes.
-        name (str or None): Names the layer in errors and in the check that all ranks
+        axis (int, tuple of int or None): Axes to average over, ascending. By default
+            the first one and all after the channel axes.
+        name (str or None): Name of the layer in errors and in the check that all ranks
             reach the layers in the same order; must be equal on all ranks. Without
-            names, layers of equal shape can't be told apart.
-        relu (bool): Whether ReLU follows. Where no second derivatives are wanted it
-            takes no pass over memory of its own.
+            names, layers of equal shape cannot be distinguished.
+        relu (bool): Whether ReLU follows. Where no second derivatives are wanted, it
+            takes no additional pass over memory.
         virtual_ranks (int): Number of ranks whose mini-batches ``x`` holds, one after
             the other along its first axis, as :func:`numpy.array_split` divides it.
             Each is normalized separately, in the same passes over memory: ghost batch
@@ -379,12 +389,30 @@ def cross_batch_normalization(
 
     Raises:
         CollectiveError: If the ranks do not all reach this layer.
+        TypeError: If an argument has another floating-point dtype, such as longdouble.
         ValueError: If the mini-batches of all ranks are empty. Where the count of their
-            elements does not come to the host (NCCL), results are NaN instead. Also if
-            there are fewer samples than virtual ranks, or virtual ranks with statistics
-            of their own in a communicator of several ranks.
+            elements is not copied to the host (NCCL), results are NaN instead. Also if
+            there are fewer samples than virtual ranks, or virtual ranks with separate
+            statistics in a communicator of several ranks.
 
     See :func:`chainer.functions.batch_normalization` for the function of one rank.
+
+    Example:
+        >>> import numpy as np
+        >>> from chainer_crossbn import cross_batch_normalization
+        >>> import chainermn
+        >>> comm = chainermn.create_communicator("naive")
+        >>> x = np.array([[1, 2], [3, 6]], np.float32)
+        >>> gamma, beta = np.ones(2, np.float32), np.zeros(2, np.float32)
+        >>> mean, var = np.zeros(2, np.float32), np.ones(2, np.float32)
+        >>> y = cross_batch_normalization(
+        ...     x, gamma, beta, comm, running_mean=mean, running_var=var, decay=0.5
+        ... )
+        >>> y.array.round(3)
+        array([[-1., -1.],
+               [ 1.,  1.]], dtype=float32)
+        >>> mean, var
+        (array([1., 2.], dtype=float32), array([1.5, 4.5], dtype=float32))
     """
     name = name or f"cross_batch_normalization of shape {gamma.shape}"
     check_virtual_ranks(comm, virtual_ranks, virtual_group_size)
@@ -403,8 +431,20 @@ def cross_batch_normalization(
     return node.apply((x, gamma, beta))[0]
 
 
-def check_virtual_ranks(comm, virtual_ranks, virtual_group_size):
-    """Raise ValueError if virtual ranks can't be grouped so in a communicator."""
+def check_dtypes(arrays: Iterable[chainer.Variable | numpy.ndarray]) -> None:
+    """Raise TypeError if floating-point arrays have a dtype that is not supported."""
+    for array in arrays:
+        if array.dtype.char not in "efd":
+            raise TypeError(
+                "batch normalization takes float16, float32 or float64, not "
+                f"{array.dtype}"
+            )
+
+
+def check_virtual_ranks(
+    comm: CommunicatorBase | None, virtual_ranks: int, virtual_group_size: int
+) -> None:
+    """Raise ValueError if virtual ranks cannot be grouped in this way."""
     sizes = virtual_ranks, virtual_group_size
     if min(sizes) < 1 or virtual_ranks % virtual_group_size:
         raise ValueError(
@@ -413,12 +453,14 @@ def check_virtual_ranks(comm, virtual_ranks, virtual_group_size):
         )
     if virtual_ranks > virtual_group_size and getattr(comm, "size", 1) > 1:
         raise ValueError(
-            "groups of virtual ranks with statistics of their own need a communicator "
-            f"of one rank, not of {comm.size}: comm.split(comm.rank, 0) makes one"
+            "groups of virtual ranks with separate statistics need a communicator of "
+            f"one rank, not of {comm.size}: comm.split(comm.rank, 0) makes one"
         )
 
 
-def mixture(means, variances, between=True):
+def mixture(
+    means: numpy.ndarray, variances: numpy.ndarray, between: bool = True
+) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Return mean and variance of a mixture of distributions, in equal parts.
 
     Args:

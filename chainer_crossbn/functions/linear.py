@@ -10,6 +10,7 @@ from chainer.utils import type_check
 
 from chainer_crossbn import kernels
 from chainer_crossbn.functions import _gradients
+from chainer_crossbn.functions._native import as_native
 
 
 class _Linear(function_node.FunctionNode):
@@ -98,6 +99,7 @@ def linear(x, W, b=None):
     Returns:
         Variable: Shape (N, O).
     """
+    x, W, b = as_native(x), as_native(W), None if b is None else as_native(b)
     array = x.array if isinstance(x, chainer.Variable) else x
     if not kernels.are_compiled_for(array) or x.dtype != W.dtype:
         return F.linear(x, W, b)

@@ -9,6 +9,7 @@ from chainer.utils.conv import get_conv_outsize
 
 from chainer_crossbn import kernels
 from chainer_crossbn.functions import _gradients
+from chainer_crossbn.functions._native import as_native
 
 _LARGEST = 11  # side of a window whose elements an int8 can number
 
@@ -78,6 +79,7 @@ def max_pooling_2d(x, size, stride=None, pad=0, cover_all=True):
         where not all is covered.
     """
     stride = size if stride is None else stride
+    x = as_native(x)
     array = x.array if isinstance(x, chainer.Variable) else x
     maps = array.shape[2:]
     sides = tuple(

@@ -65,7 +65,13 @@ def on_gpu(x):
 
 def are_compiled_for(x):
     """Return whether what is for CPUs alone takes the array ``x``."""
-    return COMPILED and isinstance(x, numpy.ndarray) and x.dtype.char in "fd"
+    return (
+        COMPILED
+        and isinstance(x, numpy.ndarray)
+        and x.dtype.char in "fd"
+        and x.dtype.isnative
+        and x.flags.aligned
+    )
 
 
 def each_step(call):

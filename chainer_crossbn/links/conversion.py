@@ -1,8 +1,11 @@
 """Put cross-GPU batch normalization into an existing model."""
 
+from __future__ import annotations
+
 import copy
 import warnings
 
+import chainer
 import chainer.links as L
 from chainermn.communicators.communicator_base import CommunicatorBase
 from chainermn.links import MultiNodeBatchNormalization
@@ -17,35 +20,49 @@ _LEFT_ALONE = (
 )
 
 
-def create_cross_bn_model(link, comm):
+def create_cross_bn_model(link: chainer.Link, comm: CommunicatorBase) -> chainer.Link:
     """Return a copy of a model that normalizes over the ranks of a communicator.
 
     Every :class:`chainer.links.BatchNormalization` and ChainerMN's
     ``MultiNodeBatchNormalization`` becomes a :class:`CrossBatchNormalization`, wherever
-    it is among the children, and every :class:`CrossBatchNormalization`, subclasses
-    included, gets the communicator. Parameters, their update rules, running statistics,
-    arguments and serialized names stay. A link in several places remains one link. The
-    labels of the new links tell their place in the model.
+    it is among the children, and every :class:`CrossBatchNormalization`, including its
+    subclasses, gets the communicator. Parameters, their update rules, running
+    statistics, arguments and serialized names stay. A link in several places remains
+    one link. The labels of the new links contain their paths in the model.
 
-    Links of other classes are copied as they are. Those that normalize mini-batches in
-    a way of their own, such as ``BatchRenormalization``,
-    ``DecorrelatedBatchNormalization`` and subclasses of the links that are replaced,
-    are named in a ``UserWarning``, by rank 0. Communicators that links hold are shared.
+    Links of other classes are copied unchanged. Those that normalize mini-batches in
+    another way, such as ``BatchRenormalization``, ``DecorrelatedBatchNormalization``
+    and subclasses of the replaced links, are listed in a warning. Copies share the
+    communicators that links hold.
 
     Args:
-        link (chainer.Link): Any model; it stays as it is.
+        link (chainer.Link): Any model, which is not changed.
         comm: ChainerMN communicator; statistics are taken over its ranks.
 
     Returns:
         chainer.Link: The copy.
+
+    Warns:
+        UserWarning: On rank 0, if links that normalize mini-batches are not replaced.
+
+    Example:
+        >>> from chainer_crossbn import create_cross_bn_model
+        >>> import chainer
+        >>> import chainer.links as L
+        >>> import chainermn
+        >>> comm = chainermn.create_communicator("naive")
+        >>> model = chainer.Sequential(L.Linear(3, 2), L.BatchNormalization(2))
+        >>> [type(link).__name__ for link in create_cross_bn_model(model, comm)]
+        ['Linear', 'CrossBatchNormalization']
     """
-    # What a deep copy finds here stands in for the original, wherever that is.
+    # A deep copy takes from the memo what replaces an object.
     memo = {}
     left_alone = []
     for child in link.links():
         # Communicators hold MPI handles: they are shared, not copied.
-        found = [v for v in vars(child).values() if isinstance(v, CommunicatorBase)]
-        memo.update((id(v), v) for v in found)
+        for value in vars(child).values():
+            if isinstance(value, CommunicatorBase):
+                memo[id(value)] = value
     for path, child in link.namedlinks():
         if type(child) in _REPLACED:
             if id(child) not in memo:

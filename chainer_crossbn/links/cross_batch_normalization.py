@@ -1,16 +1,20 @@
 """Batch normalization link with the statistics of all ranks."""
 
+from __future__ import annotations
+
 import copy
 
 import chainer
 import chainer.functions as F
 import chainer.links as L
 import numpy
+from chainermn.communicators.communicator_base import CommunicatorBase
 
 from chainer_crossbn import collectives, kernels
 from chainer_crossbn.collectives.layer_names import new_lineage
 from chainer_crossbn.functions._layout import check_axis, layout_of
 from chainer_crossbn.functions.cross_batch_normalization import (
+    check_dtypes,
     check_virtual_ranks,
     cross_batch_normalization,
     mixture,
@@ -20,22 +24,27 @@ from chainer_crossbn.functions.cross_batch_normalization import (
 class CrossBatchNormalization(L.BatchNormalization):
     """Batch normalization link that takes its statistics over all ranks.
 
-    Takes the place of :class:`chainer.links.BatchNormalization`: same arguments but
-    for ``comm``, same parameters, running statistics and serialized names, and on one
-    rank the same results, to the rounding that :func:`cross_batch_normalization` tells
-    of. Running statistics are equal on all ranks. With
-    ``chainer.config.train`` off it normalizes by them and communicates nothing.
+    It replaces :class:`chainer.links.BatchNormalization`: the arguments are the same
+    except ``comm``, and so are the parameters, running statistics and serialized names.
+    On one rank the results are the same, up to the rounding that
+    :func:`cross_batch_normalization` describes. Running statistics are equal on all
+    ranks. With ``chainer.config.train`` off, the link normalizes by the running
+    statistics and communicates nothing.
 
     With ``virtual_ranks`` one process computes for several ranks. Their running
-    statistics stay separate; with ``chainer.config.train`` off the link normalizes by
-    the mixture of their distributions. It emulates, on one device, ordinary batch
+    statistics stay separate; with ``chainer.config.train`` off, the link normalizes by
+    the mixture of their distributions. So one device emulates ordinary batch
     normalization on several::
 
         own = comm.split(comm.rank, 0)  # no communication
         bn = CrossBatchNormalization(64, own, virtual_ranks=8)
 
-    Copies share the communicator. Pickles and snapshots leave it out: set ``comm`` on
-    an unpickled link.
+    Copies share the communicator. Pickles and snapshots omit it: set ``comm`` on an
+    unpickled link.
+
+    Ioffe & Szegedy, "Batch Normalization" (2015), algorithms 1 and 2; over the
+    mini-batches of all GPUs, Yashima, Ohyama and Matsuoka, "The relation between
+    computing time and accuracy when using Batch Normalization in deep learning".
 
     Args:
         size (int, tuple of int or None): Shape of the channel axes. ``None`` (then
@@ -43,12 +52,13 @@ class CrossBatchNormalization(L.BatchNormalization):
         comm: ChainerMN communicator; statistics are taken over its ranks.
         decay (float): Share of the old running statistics that is kept.
         eps (float): Added to the variance.
-        dtype: Dtype of parameters and running statistics; in ``mixed16`` float32.
+        dtype: Dtype of the parameters and running statistics: float16, float32 or
+            float64. By default ``chainer.config.dtype``; float32 for ``mixed16``.
         use_gamma (bool): Whether to scale.
         use_beta (bool): Whether to shift.
         initial_gamma: Initializer of gamma, 1 by default.
         initial_beta: Initializer of beta, 0 by default.
-        axis (int, tuple of int or None): Axes that are averaged over, ascending.
+        axis (int, tuple of int or None): Axes to average over, ascending.
         initial_avg_mean: Initializer of the running mean, 0 by default.
         initial_avg_var: Initializer of the running variance, 1 by default.
         virtual_ranks (int): Number of ranks whose mini-batches each mini-batch holds,
@@ -66,26 +76,46 @@ class CrossBatchNormalization(L.BatchNormalization):
         virtual_ranks (int): As above.
         virtual_group_size (int): As above.
         label (str or None): As above.
+        gamma (chainer.Parameter or None): Scale, of shape ``size``.
+        beta (chainer.Parameter or None): Shift, of shape ``size``.
+        avg_mean (array or None): Running mean, of shape ``size``.
+        avg_var (array or None): Running variance, of shape ``size``.
+
+    Raises:
+        ValueError: If virtual ranks cannot be grouped in this way.
+
+    Example:
+        >>> import numpy as np
+        >>> from chainer_crossbn import CrossBatchNormalization
+        >>> import chainermn
+        >>> comm = chainermn.create_communicator("naive")
+        >>> bn = CrossBatchNormalization(2, comm)
+        >>> y = bn(np.array([[1, 2], [3, 6]], np.float32))
+        >>> y.array.round(3)
+        array([[-1., -1.],
+               [ 1.,  1.]], dtype=float32)
+        >>> bn.avg_mean
+        array([0.2, 0.4], dtype=float32)
     """
 
     def __init__(
         self,
-        size,
-        comm,
-        decay=0.9,
-        eps=2e-5,
+        size: int | tuple[int, ...] | None,
+        comm: CommunicatorBase | None,
+        decay: float = 0.9,
+        eps: float = 2e-5,
         dtype=None,
-        use_gamma=True,
-        use_beta=True,
+        use_gamma: bool = True,
+        use_beta: bool = True,
         initial_gamma=None,
         initial_beta=None,
-        axis=None,
+        axis: int | tuple[int, ...] | None = None,
         initial_avg_mean=None,
         initial_avg_var=None,
-        virtual_ranks=1,
-        virtual_group_size=1,
-        label=None,
-    ):
+        virtual_ranks: int = 1,
+        virtual_group_size: int = 1,
+        label: str | None = None,
+    ) -> None:
         check_virtual_ranks(comm, virtual_ranks, virtual_group_size)
         self.virtual_ranks = virtual_ranks
         self.virtual_group_size = virtual_group_size
@@ -107,8 +137,8 @@ class CrossBatchNormalization(L.BatchNormalization):
         self._lineage = new_lineage()
 
     @property
-    def n_groups(self):
-        """int: Number of groups of virtual ranks that have statistics of their own."""
+    def n_groups(self) -> int:
+        """int: Number of groups of virtual ranks with separate statistics."""
         return self.virtual_ranks // self.virtual_group_size
 
     def _initialize_params(self, shape):
@@ -117,21 +147,29 @@ class CrossBatchNormalization(L.BatchNormalization):
             self.avg_mean = self.xp.stack([self.avg_mean] * self.n_groups)
             self.avg_var = self.xp.stack([self.avg_var] * self.n_groups)
 
-    def forward(self, x, finetune=False, relu=False):
+    def forward(
+        self,
+        x: chainer.Variable | numpy.ndarray,
+        finetune: bool = False,
+        relu: bool = False,
+    ) -> chainer.Variable:
         """Normalize ``x``, by batch statistics in training and else by running ones.
 
         Args:
-            x (Variable or array): Shape (N, C, ...); N may differ between the ranks.
+            x (Variable or array): Shape (N, C, ...), float16, float32 or float64; N
+                may differ between the ranks.
             finetune (bool): In training, make the running statistics the plain mean
                 over all mini-batches since :meth:`start_finetuning`.
             relu (bool): Whether ReLU follows. In training, where no second derivatives
-                are wanted, it takes no pass over memory of its own.
+                are wanted, it takes no additional pass over memory.
 
         Returns:
             Variable: Same shape and dtype as ``x``.
 
         Raises:
             RuntimeError: If the link has no communicator, as after unpickling.
+            TypeError: If ``x`` has another floating-point dtype.
+            CollectiveError, ValueError: As :func:`cross_batch_normalization`.
         """
         if not chainer.config.train:
             return self._normalize_by_running_statistics(x, relu)
@@ -175,6 +213,7 @@ class CrossBatchNormalization(L.BatchNormalization):
         return gamma, beta
 
     def _normalize_by_running_statistics(self, x, relu):
+        check_dtypes([x])
         if self.avg_mean is None:
             y = super().forward(x)  # takes the shape from x
             return F.relu(y) if relu else y
@@ -200,7 +239,7 @@ class CrossBatchNormalization(L.BatchNormalization):
         y = kernels.of(flat).normalize(flat, mean, inv_std, gamma, beta, relu)
         return chainer.Variable(layout.restore(y, x.shape), requires_grad=False)
 
-    # What training computes; comparators put their own in its place.
+    # The function of training, which comparators override.
     _normalize = staticmethod(cross_batch_normalization)
 
     def __copy__(self):

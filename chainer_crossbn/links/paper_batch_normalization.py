@@ -6,13 +6,17 @@ squares of its mini-batch, an All Reduce averages them, and the variance is the
 difference of the averaged squares and the squared average.
 """
 
+from typing import NamedTuple
+
 import chainer.functions as F
 import numpy
 from chainer import backend, function_node
+from chainermn.communicators.communicator_base import CommunicatorBase
 
 from chainer_crossbn import kernels
 from chainer_crossbn.collectives import sum_over_ranks
-from chainer_crossbn.functions._layout import Layout
+from chainer_crossbn.functions import _statistics
+from chainer_crossbn.functions._layout import layout_of
 from chainer_crossbn.functions.cross_batch_normalization import (
     CrossBatchNormalizationFunction,
 )
@@ -63,97 +67,54 @@ class PaperBatchNormalization(CrossBatchNormalization):
         return F.relu(y) if relu else y
 
 
-def _average_over_ranks(comm, n_allreduces, vectors, name):
-    """Average vectors of equal dtype over the processes, in one or more all-reduces."""
-    xp = backend.get_array_module(*vectors)
-    dtype = vectors[0].dtype
-    parts = [xp.concatenate(vectors)] if n_allreduces == 1 else vectors
-    averages = [
-        sum_over_ranks(comm, part.astype(numpy.float64), f"{name} {i} of {len(parts)}")
-        / comm.size
-        for i, part in enumerate(parts, 1)
-    ]
-    return xp.concatenate(averages).astype(dtype).reshape(len(vectors), -1)
-
-
-def _over_rows_of_ranks(function, v, ranks):
-    """Apply a reduction over rows and positions to the rows of each rank.
-
-    Args:
-        function (callable): Such as :func:`numpy.mean`.
-        v: Array of shape (n, c, s).
-        ranks (Groups): The virtual ranks, each a group of its own.
-
-    Returns:
-        Array of shape (virtual ranks, c).
-    """
-    starts = ranks.starts(len(v)).tolist()
-    xp = backend.get_array_module(v)
-    return xp.stack([function(v[i:j], axis=(0, 2)) for i, j in zip(starts, starts[1:])])
-
-
 class _Function(CrossBatchNormalizationFunction):
     def __init__(self, n_allreduces, averages_gradients, **options):
         super().__init__(**options)
         self._n_allreduces = n_allreduces
-        self.averages_gradients = averages_gradients
+        self._averages_gradients = averages_gradients
 
     def forward(self, inputs):
         self.retain_inputs((0, 1))
         x, gamma, beta = inputs
+        self._layout = layout_of(x.ndim, gamma.ndim, self._axis)
+        n_ranks, group_size = self._virtual
+        self._ranks = _Ranks(
+            comm=self._comm,
+            groups=self._groups_of(x),
+            ranks=kernels.Groups(len(x), n_ranks),
+            group_size=group_size,
+            n_allreduces=self._n_allreduces,
+        )
+        dtype = numpy.promote_types(gamma.dtype, numpy.float32)
+        flat = self._layout.flatten(x).astype(dtype, copy=False)
+        statistics = _statistics.get(self.layer, lambda: self._global_statistics(flat))
+        self._mean = statistics.mean
         xp = backend.get_array_module(x)
-        self._layout = Layout(x.ndim, gamma.ndim, self._axis)
-        self._groups = self._groups_of(x)
-        n_ranks, self._group_size = self._virtual
-        self.ranks = kernels.Groups(len(x), n_ranks)
-        self._dtype = numpy.promote_types(gamma.dtype, numpy.float32)
-        flat = self._layout.flatten(x).astype(self._dtype, copy=False)
-        of_ranks = numpy.diff(self.ranks.starts(len(flat))) * flat.shape[2]
-        self.local_counts = xp.asarray(of_ranks, numpy.float64)[:, None]
-        self._count, self._mean, var = self.global_statistics(flat)
-        self._inv_std = 1 / xp.sqrt(var + self._dtype.type(self._eps))
-        self._update_running(var)
-        y = self.centred(flat)
+        self._inv_std = 1 / xp.sqrt(statistics.spread + dtype.type(self._eps))
+        self._update_running(statistics)
+        y = _centred(flat, self._mean, self._inv_std, self._ranks.groups)
         y *= gamma.reshape(-1, 1)
         y += beta.reshape(-1, 1)
         return (self._layout.restore(y.astype(x.dtype, copy=False), x.shape),)
 
-    def centred(self, flat):
-        mean = per_row(self._mean, flat, self._groups)
-        return (flat - mean) * per_row(self._inv_std, flat, self._groups)
-
-    def average(self, of_ranks, direction):
-        """Average arrays of shape (virtual ranks, m) over the ranks of each group.
-
-        Returns:
-            Array of shape (arrays, groups, m).
-        """
-        vectors = [
-            v.reshape(self._groups.count, self._group_size, -1).mean(axis=1).ravel()
-            for v in of_ranks
-        ]
-        averages = _average_over_ranks(
-            self._comm, self._n_allreduces, vectors, f"{self.layer} {direction}"
-        )
-        return averages.reshape(len(vectors), self._groups.count, -1)
-
-    def global_statistics(self, flat):
+    def _global_statistics(self, flat):
         """Return count, mean and variance, which are the averages of all ranks'."""
         xp = backend.get_array_module(flat)
-        moments = (
-            _over_rows_of_ranks(xp.mean, v, self.ranks) for v in (flat, flat * flat)
-        )
+        ranks = self._ranks
+        local_counts = ranks.local_counts(flat)
+        moments = (ranks.reduce(xp.mean, v) for v in (flat, flat * flat))
         # The count goes with them, so that running variances are equal on all ranks.
-        with_count = [xp.append(v, self.local_counts, axis=1) for v in moments]
-        averages = self.average(with_count, "forward")
-        mean, square = averages[..., :-1].astype(self._dtype).reshape(2, -1)
-        counts = averages[0, :, -1] * (self._group_size * self._comm.size)
+        with_count = [xp.append(v, local_counts, axis=1) for v in moments]
+        averages = ranks.average(with_count, f"{self.layer} forward")
+        mean, square = averages[..., :-1].astype(flat.dtype).reshape(2, -1)
+        counts = averages[0, :, -1] * (ranks.group_size * self._comm.size)
         count = xp.repeat(counts, flat.shape[1])
-        return count, mean, square - mean * mean
+        return _statistics.Statistics(count, mean, square - mean * mean)
 
-    def _update_running(self, var):
-        unbiased = (var * correction(self._count)).astype(var.dtype)
-        for running, fresh in zip(self._running, (self._mean, unbiased)):
+    def _update_running(self, statistics):
+        count, mean, var = statistics
+        unbiased = (var * correction(count)).astype(var.dtype)
+        for running, fresh in zip(self._running, (mean, unbiased)):
             if running is not None:
                 kernels.of(running).update_running(
                     running, fresh.reshape(running.shape), self._decay
@@ -161,33 +122,125 @@ class _Function(CrossBatchNormalizationFunction):
 
     def backward(self, indexes, grad_outputs):
         x, gamma = self.get_retained_inputs()
-        return _Gradient(self).apply((x, gamma, grad_outputs[0]))
+        node = _Gradient(
+            layout=self._layout,
+            ranks=self._ranks,
+            mean=self._mean,
+            inv_std=self._inv_std,
+            averaged_as=f"{self.layer} backward" if self._averages_gradients else None,
+        )
+        return node.apply((x, gamma, grad_outputs[0]))
+
+
+class _Ranks(NamedTuple):
+    """The ranks whose mini-batches are averaged.
+
+    Attributes:
+        comm: ChainerMN communicator.
+        groups (Groups): Virtual ranks of this process that share statistics.
+        ranks (Groups): The virtual ranks, each a group of its own.
+        group_size (int): Virtual ranks of a group.
+        n_allreduces (int): 1 or 2, for two vectors.
+    """
+
+    comm: CommunicatorBase
+    groups: kernels.Groups
+    ranks: kernels.Groups
+    group_size: int
+    n_allreduces: int
+
+    def local_counts(self, v):
+        """Return the elements of a channel of each rank, float64 of shape (ranks, 1).
+
+        Args:
+            v: Array of shape (n, c, s).
+        """
+        counts = numpy.diff(self.ranks.starts(len(v))) * v.shape[2]
+        return backend.get_array_module(v).asarray(counts, numpy.float64)[:, None]
+
+    def reduce(self, function, v):
+        """Apply a reduction over rows and positions to the rows of each rank.
+
+        Args:
+            function (callable): Such as :func:`numpy.mean`.
+            v: Array of shape (n, c, s).
+
+        Returns:
+            Array of shape (virtual ranks, c).
+        """
+        starts = self.ranks.starts(len(v)).tolist()
+        xp = backend.get_array_module(v)
+        return xp.stack(
+            [function(v[i:j], axis=(0, 2)) for i, j in zip(starts, starts[1:])]
+        )
+
+    def average(self, of_ranks, name):
+        """Average arrays of shape (virtual ranks, m) over the ranks of each group.
+
+        Args:
+            of_ranks (list): The arrays, of equal dtype.
+            name (str): Names the layer and the direction, equal on all ranks.
+
+        Returns:
+            Array of shape (arrays, groups, m).
+        """
+        vectors = [
+            v.reshape(self.groups.count, self.group_size, -1).mean(axis=1).ravel()
+            for v in of_ranks
+        ]
+        xp = backend.get_array_module(*vectors)
+        parts = [xp.concatenate(vectors)] if self.n_allreduces == 1 else vectors
+        averages = [
+            sum_over_ranks(
+                self.comm, part.astype(numpy.float64), f"{name} {i} of {len(parts)}"
+            )
+            / self.comm.size
+            for i, part in enumerate(parts, 1)
+        ]
+        averages = xp.concatenate(averages).astype(vectors[0].dtype)
+        return averages.reshape(len(vectors), self.groups.count, -1)
+
+
+def _centred(x, mean, inv_std, groups):
+    return (x - per_row(mean, x, groups)) * per_row(inv_std, x, groups)
 
 
 class _Gradient(function_node.FunctionNode):
-    def __init__(self, function):
-        self._function = function
+    """Gradients of the input, gamma and beta.
+
+    Args:
+        layout (Layout): Of the input.
+        ranks (_Ranks): The ranks whose mini-batches were averaged.
+        mean: Array of shape (groups * c,).
+        inv_std: Likewise.
+        averaged_as (str or None): Name under which the sums of the gradient are
+            averaged over the ranks; ``None`` to take those of each rank alone.
+    """
+
+    def __init__(self, layout, ranks, mean, inv_std, averaged_as):
+        self._layout = layout
+        self._ranks = ranks
+        self._mean = mean
+        self._inv_std = inv_std
+        self._averaged_as = averaged_as
 
     def forward(self, inputs):
         x, gamma, gy = inputs
-        f = self._function
         xp = backend.get_array_module(x)
-        flat = f._layout.flatten(x).astype(f._dtype, copy=False)
-        flat_gy = f._layout.flatten_as(gy, flat).astype(f._dtype, copy=False)
-        x_hat = f.centred(flat)
-        gbetas, ggammas = (
-            _over_rows_of_ranks(xp.sum, v, f.ranks) for v in (flat_gy, flat_gy * x_hat)
-        )
-        counts = f.local_counts.astype(f._dtype)
-        means = [gbetas / counts, ggammas / counts]
-        groups = f.ranks
-        if f.averages_gradients:
-            means, groups = f.average(means, "backward"), f._groups
+        ranks, dtype = self._ranks, self._mean.dtype
+        flat = self._layout.flatten(x).astype(dtype, copy=False)
+        flat_gy = self._layout.flatten_as(gy, flat).astype(dtype, copy=False)
+        x_hat = _centred(flat, self._mean, self._inv_std, ranks.groups)
+        gbetas, ggammas = (ranks.reduce(xp.sum, v) for v in (flat_gy, flat_gy * x_hat))
+        counts = ranks.local_counts(flat).astype(dtype)
+        means, groups = [gbetas / counts, ggammas / counts], ranks.ranks
+        if self._averaged_as is not None:
+            means, groups = ranks.average(means, self._averaged_as), ranks.groups
         mean_gy, mean_gy_x_hat = (per_row(v, flat, groups) for v in means)
         gx = flat_gy - mean_gy - x_hat * mean_gy_x_hat
-        gx *= gamma.reshape(-1, 1) * per_row(f._inv_std, flat, f._groups)
+        gx *= gamma.reshape(-1, 1) * per_row(self._inv_std, flat, ranks.groups)
         return (
-            f._layout.restore(gx.astype(x.dtype, copy=False), x.shape),
+            self._layout.restore(gx.astype(x.dtype, copy=False), x.shape),
             ggammas.sum(axis=0).reshape(gamma.shape).astype(gamma.dtype, copy=False),
             gbetas.sum(axis=0).reshape(gamma.shape).astype(gamma.dtype, copy=False),
         )

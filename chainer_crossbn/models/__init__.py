@@ -1,7 +1,12 @@
 """Networks that take their normalization as an argument."""
 
+from __future__ import annotations
+
 import inspect
 
+import chainer
+
+from chainer_crossbn.models import normalizations
 from chainer_crossbn.models.alexnet import AlexNet
 from chainer_crossbn.models.cifar_resnet import ResNet20, ResNet56, ResNet110
 from chainer_crossbn.models.googlenet import GoogLeNet
@@ -21,7 +26,7 @@ __all__ = [
     "ResNet152",
     "VGG16",
     "create",
-    "takers",
+    "supporting",
 ]
 
 MODELS = {
@@ -36,7 +41,7 @@ MODELS = {
     "vgg16": VGG16,
 }
 
-# Option -> default, for the models that take it.
+# Model -> the options that it supports, with their defaults.
 OPTIONS = {
     name: {
         option: parameter.default
@@ -47,23 +52,28 @@ OPTIONS = {
 }
 
 
-def takers(option):
-    """Return the names of the models that take an option."""
+def supporting(option: str) -> list[str]:
+    """Return the names of the models that support an option."""
     return [name for name in MODELS if option in OPTIONS[name]]
 
 
-def create(name, n_class, normalization, **options):
+def create(
+    name: str, n_class: int, normalization: normalizations.Normalization, **options
+) -> chainer.Chain:
     """Create the model of a name.
 
     Args:
-        name (str): One of :data:`MODELS`.
+        name (str): A key of :data:`MODELS`.
         n_class (int): Number of classes.
-        normalization: Normalization object (:mod:`.normalizations`).
-        **options: Of models, as :data:`OPTIONS` has them; those that this one does not
-            take are left out.
+        normalization (Normalization): Makes the links (:mod:`.normalizations`).
+        **options: Options of models (:data:`OPTIONS`); those that this model does not
+            support are ignored.
 
     Returns:
         chainer.Chain: The model.
+
+    Raises:
+        KeyError: If there is no such model.
     """
-    taken = {k: v for k, v in options.items() if k in OPTIONS[name]}
-    return MODELS[name](n_class, normalization, **taken)
+    supported = {k: v for k, v in options.items() if k in OPTIONS[name]}
+    return MODELS[name](n_class, normalization, **supported)

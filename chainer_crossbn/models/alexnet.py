@@ -1,5 +1,9 @@
 """AlexNet (Krizhevsky, Sutskever and Hinton, 2012)."""
 
+from __future__ import annotations
+
+from typing import Callable
+
 import chainer
 import chainer.functions as F
 from chainer.utils.conv import get_conv_outsize
@@ -7,10 +11,12 @@ from chainer.utils.conv import get_conv_outsize
 from chainer_crossbn.functions.max_pooling_2d import max_pooling_2d
 from chainer_crossbn.models.blocks import (
     Blocks,
+    FullyConnected,
     Maker,
     local_response_normalization,
     scaled,
 )
+from chainer_crossbn.models.normalizations import Normalization
 
 _FULL = 96
 _GROUPS = 2
@@ -26,7 +32,7 @@ _RESPONSES_NORMALIZED = 2
 
 
 def _side(image_size):
-    """Return the side of the maps behind the convolutions; less than 1 if too small."""
+    """Return the side of the last maps; less than 1 if the images are too small."""
     side = image_size
     for _, ksize, stride, pad, _, pooled in _CONVOLUTIONS:
         side = get_conv_outsize(side, ksize, stride, pad)
@@ -35,31 +41,31 @@ def _side(image_size):
     return side
 
 
-class AlexNet(chainer.Chain):
+class AlexNet(FullyConnected):
     """5 convolutions, three of which in two groups, and 3 fully connected layers.
 
-    A normalization follows each convolution, then ReLU; a convolution has a bias only
-    where no normalization follows. Of the first two there is local response
-    normalization, as in the paper, where no other follows. The fully connected layers
-    are not normalized. The first convolution has a pad of 2, which makes maps of 55x55
-    of images of 224x224, as the paper has them.
+    A normalization follows each convolution, then ReLU. A convolution has a bias only
+    where no normalization follows. Local response normalization follows the first two,
+    as in the paper, where no other normalization does. The fully connected layers are
+    not normalized. The first convolution has a pad of 2, which gives the maps of 55x55
+    that the paper has for images of 224x224.
 
     Args:
         n_class (int): Number of classes.
-        normalization: Normalization object (:mod:`.normalizations`).
+        normalization (Normalization): Makes the links (:mod:`.normalizations`).
         width (int): Channels of the first convolution, with which the others scale (all
             are even); 96 is the full network.
-        fc_units (int): Units of the two hidden fully connected layers.
-        dropout (float): Dropout ratio behind each of these.
+        fc_units (int): Units of each of the two hidden fully connected layers.
+        dropout (float): Dropout ratio after each of these.
         dropout_function (callable): Takes a Variable and the ratio.
         initialW: Initializer of all weights; Chainer's LeCunNormal by default.
         image_size (int): Side of the images.
-        recomputed (bool): Whether the convolutions keep nothing but their input for the
+        recomputed (bool): Whether the convolutions keep only their input for the
             backward pass (:func:`~chainer_crossbn.functions.recompute`).
 
     Attributes:
-        n_normalizations (int): How many normalizations the network has.
-        least_image_size (int): Side of the smallest images that it takes.
+        n_normalizations (int): Number of normalizations.
+        least_image_size (int): Side of the smallest supported images.
 
     Raises:
         ValueError: If the images are too small.
@@ -70,19 +76,23 @@ class AlexNet(chainer.Chain):
 
     def __init__(
         self,
-        n_class,
-        normalization,
-        width=_FULL,
-        fc_units=4096,
-        dropout=0.5,
+        n_class: int,
+        normalization: Normalization,
+        width: int = _FULL,
+        fc_units: int = 4096,
+        dropout: float = 0.5,
         initialW=None,
-        image_size=224,
-        recomputed=False,
-        dropout_function=F.dropout,
-    ):
-        super().__init__()
-        self._dropout = dropout
-        self._drop = dropout_function
+        image_size: int = 224,
+        recomputed: bool = False,
+        dropout_function: Callable = F.dropout,
+    ) -> None:
+        side = _side(image_size)
+        if side < 1:
+            least = self.least_image_size
+            raise ValueError(
+                f"AlexNet takes images of {least}x{least} or more, not of "
+                f"{image_size}x{image_size}"
+            )
         make = Maker(normalization, self.n_normalizations, initialW)
         blocks = []
         in_channels = 3
@@ -92,18 +102,16 @@ class AlexNet(chainer.Chain):
             conv = make.conv(in_channels, channels, ksize, **options)
             blocks.append(_Layer(conv, i < _RESPONSES_NORMALIZED, pooled))
             in_channels = channels
-        side = _side(image_size)
-        if side < 1:
-            least = self.least_image_size
-            raise ValueError(
-                f"AlexNet takes images of {least}x{least} or more, not of "
-                f"{image_size}x{image_size}"
-            )
+        super().__init__(
+            make,
+            in_size=in_channels * side * side,
+            fc_units=fc_units,
+            n_class=n_class,
+            dropout=dropout,
+            dropout_function=dropout_function,
+        )
         with self.init_scope():
             self.blocks = Blocks(*blocks, recomputed=recomputed)
-            self.fc6 = make.linear(in_channels * side * side, fc_units)
-            self.fc7 = make.linear(fc_units, fc_units)
-            self.fc8 = make.linear(fc_units, n_class)
 
     def forward(self, x):
         """Return the logits.
@@ -114,10 +122,7 @@ class AlexNet(chainer.Chain):
         Returns:
             Variable: Shape (N, n_class).
         """
-        x = self.blocks(x)
-        for fc in (self.fc6, self.fc7):
-            x = self._drop(F.relu(fc(x)), self._dropout)
-        return self.fc8(x)
+        return self.classify(self.blocks(x))
 
 
 class _Layer(chainer.Chain):

@@ -1,4 +1,8 @@
-"""What the networks are made of."""
+"""Parts that the networks share."""
+
+from __future__ import annotations
+
+from typing import Callable
 
 import chainer
 import chainer.functions as F
@@ -8,9 +12,17 @@ from chainer_crossbn.links.cross_batch_normalization import CrossBatchNormalizat
 
 
 class Convolution(chainer.Chain):
-    """A convolution, its normalization (or none) and ReLU (or none)."""
+    """A convolution, its normalization (or none) and ReLU (or none).
 
-    def __init__(self, conv, norm, relu=True):
+    Args:
+        conv (chainer.Link): The convolution.
+        norm (chainer.Link or None): The normalization.
+        relu (bool): Whether ReLU follows.
+    """
+
+    def __init__(
+        self, conv: chainer.Link, norm: chainer.Link | None, relu: bool = True
+    ) -> None:
         super().__init__()
         self._relu = relu
         with self.init_scope():
@@ -25,8 +37,8 @@ class Convolution(chainer.Chain):
             x = self.norm(x)
         return F.relu(x) if self._relu else x
 
-    def start_at_zero(self):
-        """Let the normalization's scale start at 0, where there is one."""
+    def start_at_zero(self) -> None:
+        """Initialize the normalization's scale with 0, where there is one."""
         gamma = getattr(self.norm, "gamma", None)
         if gamma is None:
             return
@@ -37,22 +49,29 @@ class Convolution(chainer.Chain):
 
 
 class Maker:
-    """Makes the convolutions of a network, which must come in forward order.
+    """Makes the layers of a network, whose convolutions must come in forward order.
 
     Args:
-        normalization: Normalization object (:mod:`.normalizations`).
-        total (int): How many normalizations the network has.
+        normalization (Normalization): Makes the links (:mod:`.normalizations`).
+        total (int): Number of normalizations of the network.
         initialW: Initializer of all weights; Chainer's LeCunNormal by default.
     """
 
-    def __init__(self, normalization, total, initialW=None):
+    def __init__(self, normalization, total: int, initialW=None) -> None:
         self._normalization = normalization
         self._total = total
         self._initialW = initialW
         self._index = 0
 
-    def conv(self, in_channels, out_channels, ksize, relu=True, **options):
-        """Return the next :class:`Convolution`, with a bias where it is not normalized.
+    def conv(
+        self,
+        in_channels: int,
+        out_channels: int,
+        ksize: int,
+        relu: bool = True,
+        **options,
+    ) -> Convolution:
+        """Return the next :class:`Convolution`, with a bias if it is not normalized.
 
         Args:
             in_channels (int): Channels of its input.
@@ -73,21 +92,21 @@ class Maker:
         )
         return Convolution(conv, norm, relu)
 
-    def linear(self, in_size, out_size):
+    def linear(self, in_size: int, out_size: int) -> chainer.Link:
         """Return a fully connected layer."""
         return self._normalization.linear(in_size, out_size, initialW=self._initialW)
 
 
 class Blocks(chainer.ChainList):
-    """Links one after the other.
+    """Links in sequence.
 
     Args:
         *links: The links.
-        recomputed (bool): Whether each keeps nothing but its input for the backward
-            pass (:func:`~chainer_crossbn.functions.recompute`).
+        recomputed (bool): Whether each keeps only its input for the backward pass
+            (:func:`~chainer_crossbn.functions.recompute`).
     """
 
-    def __init__(self, *links, recomputed=False):
+    def __init__(self, *links: chainer.Link, recomputed: bool = False) -> None:
         super().__init__(*links)
         self._recomputed = recomputed
 
@@ -97,20 +116,60 @@ class Blocks(chainer.ChainList):
         return x
 
 
-def scaled(channels, width, full, multiple=1):
+class FullyConnected(chainer.Chain):
+    """Base of networks that end in three fully connected layers.
+
+    ReLU and dropout follow the first two. None is normalized.
+
+    Args:
+        make (Maker): Makes the layers.
+        in_size (int): Units of the input.
+        fc_units (int): Units of each of the first two layers.
+        n_class (int): Units of the last layer.
+        dropout (float): Dropout ratio.
+        dropout_function (callable): Takes a Variable and the ratio.
+    """
+
+    def __init__(
+        self,
+        make: Maker,
+        in_size: int,
+        fc_units: int,
+        n_class: int,
+        dropout: float,
+        dropout_function: Callable[[chainer.Variable, float], chainer.Variable],
+    ) -> None:
+        super().__init__()
+        self._dropout_ratio = dropout
+        self._dropout = dropout_function
+        with self.init_scope():
+            self.fc6 = make.linear(in_size, fc_units)
+            self.fc7 = make.linear(fc_units, fc_units)
+            self.fc8 = make.linear(fc_units, n_class)
+
+    def classify(self, x: chainer.Variable) -> chainer.Variable:
+        """Return the logits of maps of shape (N, ...), as shape (N, n_class)."""
+        for fc in (self.fc6, self.fc7):
+            x = self._dropout(F.relu(fc(x)), self._dropout_ratio)
+        return self.fc8(x)
+
+
+def scaled(channels: int, width: int, full: int, multiple: int = 1) -> int:
     """Return the channels of a layer in a network of another width.
 
     Args:
-        channels (int): Of the layer in the full network.
-        width (int): Of the network.
+        channels (int): Channels of the layer in the full network.
+        width (int): Width of the network.
         full (int): Width of the full network.
-        multiple (int): What the result is a multiple of, at least once.
+        multiple (int): A divisor of the result, which is at least this.
     """
     return multiple * max(1, round(channels * width / full / multiple))
 
 
-def local_response_normalization(x, layer):
-    """Normalize over 5 neighbouring channels, where a layer has no other normalization.
+def local_response_normalization(
+    x: chainer.Variable, layer: Convolution
+) -> chainer.Variable:
+    """Normalize over 5 neighbouring channels if the layer has no other normalization.
 
     Krizhevsky, Sutskever and Hinton (2012), section 3.3.
 

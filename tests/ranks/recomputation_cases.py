@@ -97,17 +97,24 @@ def test_nothing_is_sent_twice(comm, counted, bn):
     assert len(seen[0]) == (expected if comm.size > 1 else 0)
 
 
+class Inner(chainer.Chain):
+    def __init__(self, comm):
+        super().__init__()
+        with self.init_scope():
+            self.conv = L.Convolution2D(3, 3, 3, pad=1)
+            self.norm = CrossBatchNormalization(3, comm)
+
+    def forward(self, x):
+        return F.tanh(self.norm(self.conv(x)))
+
+
 class Block(chainer.Chain):
     def __init__(self, comm, through=None):
         super().__init__()
         self._through = through
         with self.init_scope():
-            self.conv = L.Convolution2D(3, 3, 3, pad=1)
-            self.norm = CrossBatchNormalization(3, comm, label="norm")
-            self.last = CrossBatchNormalization(3, comm, label="last")
-
-    def inner(self, x):
-        return F.tanh(self.norm(self.conv(x)))
+            self.inner = Inner(comm)
+            self.last = CrossBatchNormalization(3, comm)
 
     def forward(self, x):
         y = self.inner(x) if self._through is None else self._through(self.inner, x)
@@ -118,15 +125,17 @@ def passed(comm, through, inner=None):
     """Return output, gradients and running statistics of a block."""
     np.random.seed(0)
     block = Block(comm, inner)
+    conv, norm = block.inner.conv, block.inner.norm
+    norm.label, block.last.label = "norm", "last"
     x = chainer.Variable(images(comm, 6, "float64") - 0.5)
-    block.conv.W.array = block.conv.W.array.astype("float64")
-    block.conv.b.array = block.conv.b.array.astype("float64")
+    conv.W.array = conv.W.array.astype("float64")
+    conv.b.array = conv.b.array.astype("float64")
     y = through(block, x)
     block.cleargrads()
     F.sum(y * y * y).backward()
     found = [y.array, x.grad, *(p.grad for _, p in sorted(block.namedparams()))]
-    for norm in (block.norm, block.last):
-        found += [norm.avg_mean, norm.avg_var]
+    for link in (norm, block.last):
+        found += [link.avg_mean, link.avg_var]
     return found
 
 
@@ -192,14 +201,18 @@ def test_no_second_derivatives(comm):
         chainer.grad([y], [x], enable_double_backprop=True)
 
 
+class Changing(chainer.ChainList):
+    """Computes another of its links in each call."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self[self.calls - 1](x)
+
+
 def test_a_block_that_computes_something_else_is_refused(comm):
-    links = [CrossBatchNormalization(3, comm) for _ in range(2)]
-    calls = []
-
-    def block(x):
-        calls.append(1)
-        return links[len(calls) - 1](x)
-
+    block = Changing(*(CrossBatchNormalization(3, comm) for _ in range(2)))
     y = recompute(block, chainer.Variable(images(comm, 4)))
     with pytest.raises(RuntimeError, match="must compute the same again"):
         F.sum(y).backward()

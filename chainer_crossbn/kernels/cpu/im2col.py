@@ -17,100 +17,88 @@ from chainer_crossbn.kernels.cpu.memory import as_channels_first, channels_last
 _BLOCK_BYTES = 1 << 20
 
 
-@compiled(False)
-def _gather(x, c, kh, kw, sy, sx, ph, pw, top, cols):
-    """cols[b, p, q, i, j * c + k] = x[b, r * sy + i - ph, (q * sx + j - pw) * c + k].
+def _by_row(gathers):
+    """Return a function that gathers columns, or scatters them.
 
-    It is 0 where that is outside. What comes of one row of x lies side by side. The row
-    r of the output is top + p.
+    It sets ``cols[b, p, q, i, j * c + k]`` to
+    ``x[b, r * sy + i - ph, (q * sx + j - pw) * c + k]``, or to 0 where that is outside,
+    for the row ``r = top + p`` of the output. What comes from one row of ``x`` is
+    contiguous. To scatter is the transpose: each column is added to its place in ``x``.
     """
-    h, line = x.shape[1:]
-    b, rows, ow = cols.shape[:3]
-    for n in range(b):
-        for p in range(rows):
-            for q in range(ow):
-                start = (q * sx - pw) * c
-                first = min(max(0, -start), kw * c)
-                end = max(first, min(kw * c, line - start))
-                for i in range(kh):
-                    row = (top + p) * sy + i - ph
-                    into = cols[n, p, q, i]
-                    if not 0 <= row < h:
-                        into[:] = 0
-                        continue
-                    # Slices, whose indices are seen to be positive, are vectorized.
-                    inside, of = into[first:end], x[n, row, start + first : start + end]
-                    for k in range(inside.size):
-                        inside[k] = of[k]
-                    for k in range(first):
-                        into[k] = 0
-                    rest = into[end:]
-                    for k in range(rest.size):
-                        rest[k] = 0
 
-
-@compiled(False)
-def _scatter(cols, c, kh, kw, sy, sx, ph, pw, top, gx):
-    """The transpose of _gather: add each column to where it came from."""
-    h, line = gx.shape[1:]
-    b, rows, ow = cols.shape[:3]
-    for n in range(b):
-        for p in range(rows):
-            for q in range(ow):
-                start = (q * sx - pw) * c
-                first = min(max(0, -start), kw * c)
-                end = max(first, min(kw * c, line - start))
-                for i in range(kh):
-                    row = (top + p) * sy + i - ph
-                    if 0 <= row < h:
-                        into = gx[n, row, start + first : start + end]
-                        of = cols[n, p, q, i, first:end]
-                        for k in range(into.size):
-                            into[k] += of[k]
-
-
-@compiled(False)
-def _gather_by_filter(x, c, kh, kw, sy, sx, ph, pw, top, cols):
-    """cols[b, p, q, k, i, j] = x[b, r * sy + i - ph, (q * sx + j - pw) * c + k], or 0.
-
-    As _gather otherwise.
-    """
-    h, line = x.shape[1:]
-    b, rows, ow = cols.shape[:3]
-    for n in range(b):
-        for p in range(rows):
-            for q in range(ow):
-                into = cols[n, p, q]
-                for i in range(kh):
-                    row = (top + p) * sy + i - ph
-                    for j in range(kw):
-                        start = (q * sx + j - pw) * c
-                        if 0 <= row < h and 0 <= start < line:
-                            of = x[n, row, start : start + c]
-                            for k in range(c):
-                                into[k, i, j] = of[k]
+    @compiled(False)
+    def transfer(x, c, kh, kw, sy, sx, ph, pw, top, cols):
+        h, line = x.shape[1:]
+        b, rows, ow = cols.shape[:3]
+        for n in range(b):
+            for p in range(rows):
+                for q in range(ow):
+                    start = (q * sx - pw) * c
+                    first = min(max(0, -start), kw * c)
+                    end = max(first, min(kw * c, line - start))
+                    for i in range(kh):
+                        row = (top + p) * sy + i - ph
+                        column = cols[n, p, q, i]
+                        if not 0 <= row < h:
+                            if gathers:
+                                column[:] = 0
+                            continue
+                        # Loops over slices, whose indices are known to be positive,
+                        # are vectorized.
+                        inside = column[first:end]
+                        place = x[n, row, start + first : start + end]
+                        if gathers:
+                            for k in range(inside.size):
+                                inside[k] = place[k]
+                            for k in range(first):
+                                column[k] = 0
+                            rest = column[end:]
+                            for k in range(rest.size):
+                                rest[k] = 0
                         else:
-                            for k in range(c):
-                                into[k, i, j] = 0
+                            for k in range(place.size):
+                                place[k] += inside[k]
+
+    return transfer
 
 
-@compiled(False)
-def _scatter_by_filter(cols, c, kh, kw, sy, sx, ph, pw, top, gx):
-    """The transpose of _gather_by_filter: add each column to where it came from."""
-    h, line = gx.shape[1:]
-    b, rows, ow = cols.shape[:3]
-    for n in range(b):
-        for p in range(rows):
-            for q in range(ow):
-                of = cols[n, p, q]
-                for i in range(kh):
-                    row = (top + p) * sy + i - ph
-                    for j in range(kw):
-                        start = (q * sx + j - pw) * c
-                        if 0 <= row < h and 0 <= start < line:
-                            into = gx[n, row, start : start + c]
-                            for k in range(c):
-                                into[k] += of[k, i, j]
+def _by_filter(gathers):
+    """As :func:`_by_row`, for columns in the order of the filters.
+
+    ``cols[b, p, q, k, i, j]`` is ``x[b, r * sy + i - ph, (q * sx + j - pw) * c + k]``.
+    """
+
+    @compiled(False)
+    def transfer(x, c, kh, kw, sy, sx, ph, pw, top, cols):
+        h, line = x.shape[1:]
+        b, rows, ow = cols.shape[:3]
+        for n in range(b):
+            for p in range(rows):
+                for q in range(ow):
+                    column = cols[n, p, q]
+                    for i in range(kh):
+                        row = (top + p) * sy + i - ph
+                        for j in range(kw):
+                            start = (q * sx + j - pw) * c
+                            if 0 <= row < h and 0 <= start < line:
+                                place = x[n, row, start : start + c]
+                                if gathers:
+                                    for k in range(c):
+                                        column[k, i, j] = place[k]
+                                else:
+                                    for k in range(c):
+                                        place[k] += column[k, i, j]
+                            elif gathers:
+                                for k in range(c):
+                                    column[k, i, j] = 0
+
+    return transfer
+
+
+_gather = _by_row(gathers=True)
+_scatter = _by_row(gathers=False)
+_gather_by_filter = _by_filter(gathers=True)
+_scatter_by_filter = _by_filter(gathers=False)
 
 
 def _output(x_shape, w_shape, stride, pad):
@@ -178,7 +166,7 @@ class _Columns:
         """Add the columns of a block to where they came from."""
         scatter = _scatter_by_filter if self._by_filter else _scatter
         cols = self._each(matrix, block)
-        scatter(cols, *self._where, block.rows.start, gx[block.images])
+        scatter(gx[block.images], *self._where, block.rows.start, cols)
 
     def _each(self, matrix, block):
         n, rows = (part.stop - part.start for part in block)

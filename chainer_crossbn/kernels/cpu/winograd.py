@@ -8,7 +8,7 @@ arrays whose channels come last, a vector of channels at a time: code for them i
 generated from the matrices.
 """
 
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy
 from llvmlite import ir
@@ -161,125 +161,94 @@ def _sandwich(typing_context, name, sources, destinations, n, like):
     return types.void(name, sources, destinations, n, like), generate
 
 
-def _reader(name, size, step, offset):
-    """Return a function that transforms the tiles of images.
+def _tile_transform(name, size, step, offset, reads):
+    """Return a function that transforms the tiles of images to products, or back.
 
-    Tiles of ``size`` positions a side begin each ``step`` positions, the first at
-    ``offset``; outside of the image there are zeros.
+    Tiles of ``size`` positions a side begin every ``step`` positions, the first at
+    ``offset``. Outside of the image zeros are read, and nothing is written.
+
+    Args:
+        name (str): Which of the matrices.
+        size, step, offset (int): Where the tiles are.
+        reads (bool): Whether images are transformed to products, or products to images.
     """
-    n_from, n_to = size * size, len(_MATRICES[name]) ** 2
+    matrix = _MATRICES[name]
+    n_products = (len(matrix) if reads else len(matrix[0])) ** 2
 
     @compiled(False)
-    def read(x, th, tw, v):
-        """Transform x, of shape (b, h, w, c), to v, of shape (products, tiles, c)."""
-        b, h, w, c = x.shape
-        zeros = numpy.zeros(c, x.dtype)
-        sources = numpy.empty(n_from, numpy.int64)
-        destinations = numpy.empty(n_to, numpy.int64)
-        for p in range(n_to):
-            destinations[p] = v.ctypes.data + p * v.strides[0]
+    def transform(images, th, tw, products):
+        """Transform images (b, h, w, c) to products (n_products, tiles, c), or back."""
+        b, h, w, c = images.shape
+        outside = numpy.zeros(c, images.dtype)
+        tile = numpy.empty(size * size, numpy.int64)
+        column = numpy.empty(n_products, numpy.int64)
+        sources, destinations = (tile, column) if reads else (column, tile)
+        for p in range(n_products):
+            column[p] = products.ctypes.data + p * products.strides[0]
         for i in range(b):
             for p in range(th):
                 for q in range(tw):
                     place = 0
                     for row in range(p * step + offset, p * step + offset + size):
-                        line = x.ctypes.data + i * x.strides[0] + row * x.strides[1]
+                        line = images.ctypes.data + i * images.strides[0]
+                        line += row * images.strides[1]
                         for col in range(q * step + offset, q * step + offset + size):
                             if 0 <= row < h and 0 <= col < w:
-                                sources[place] = line + col * x.strides[2]
+                                tile[place] = line + col * images.strides[2]
                             else:
-                                sources[place] = zeros.ctypes.data
+                                tile[place] = outside.ctypes.data
                             place += 1
-                    _sandwich(name, sources, destinations, c, x)
-                    destinations += v.strides[1]
+                    _sandwich(name, sources, destinations, c, images)
+                    column += products.strides[1]
 
-    return read
+    return transform
 
 
-def _writer(name, size):
-    """Return a function that transforms products back to tiles of images."""
-    n_from, n_to = len(_MATRICES[name][0]) ** 2, size * size
+def _filter_transform(name, reads):
+    """Return a function that transforms filters to products, or back.
+
+    Args:
+        name (str): Which of the matrices.
+        reads (bool): Whether filters are transformed to products, or products to
+            filters.
+    """
+    matrix = _MATRICES[name]
+    n_products = (len(matrix) if reads else len(matrix[0])) ** 2
 
     @compiled(False)
-    def write(m, th, tw, y):
-        """Transform m, of shape (products, tiles, k), to y, of shape (b, h, w, k)."""
-        b, h, w, k = y.shape
-        outside = numpy.empty(k, y.dtype)
-        sources = numpy.empty(n_from, numpy.int64)
-        destinations = numpy.empty(n_to, numpy.int64)
-        for p in range(n_from):
-            sources[p] = m.ctypes.data + p * m.strides[0]
-        for i in range(b):
-            for p in range(th):
-                for q in range(tw):
-                    place = 0
-                    for row in range(p * size, p * size + size):
-                        line = y.ctypes.data + i * y.strides[0] + row * y.strides[1]
-                        for col in range(q * size, q * size + size):
-                            if row < h and col < w:
-                                destinations[place] = line + col * y.strides[2]
-                            else:
-                                destinations[place] = outside.ctypes.data
-                            place += 1
-                    _sandwich(name, sources, destinations, k, y)
-                    sources += m.strides[1]
+    def transform(w, turned, products):
+        """Transform filters (a, b, 3, 3), turned by 180 degrees or not, or back.
 
-    return write
-
-
-def _filter_reader(name):
-    n_to = len(_MATRICES[name]) ** 2
-
-    @compiled(False)
-    def read(w, turned, u):
-        """Transform w, of shape (a, b, 3, 3), to u, of shape (products, a, b)."""
+        Products have the shape (n_products, a, b).
+        """
         a, b = w.shape[:2]
         g = numpy.empty((9, _BLOCK), w.dtype)
-        sources = numpy.empty(9, numpy.int64)
-        destinations = numpy.empty(n_to, numpy.int64)
+        elements = numpy.empty(9, numpy.int64)
+        column = numpy.empty(n_products, numpy.int64)
+        sources, destinations = (elements, column) if reads else (column, elements)
         for p in range(9):
             place = 8 - p if turned else p
-            sources[p] = g.ctypes.data + place * g.strides[0]
+            elements[p] = g.ctypes.data + place * g.strides[0]
         for k in range(0, b, _BLOCK):
             n = min(_BLOCK, b - k)
             for i in range(a):
-                for j in range(n):
-                    for p in range(3):
-                        for q in range(3):
-                            g[3 * p + q, j] = w[i, k + j, p, q]
-                start = u.ctypes.data + i * u.strides[1] + k * u.strides[2]
-                for p in range(n_to):
-                    destinations[p] = start + p * u.strides[0]
+                start = products.ctypes.data
+                start += i * products.strides[1] + k * products.strides[2]
+                for p in range(n_products):
+                    column[p] = start + p * products.strides[0]
+                if reads:
+                    for j in range(n):
+                        for p in range(3):
+                            for q in range(3):
+                                g[3 * p + q, j] = w[i, k + j, p, q]
                 _sandwich(name, sources, destinations, n, w)
+                if not reads:
+                    for j in range(n):
+                        for p in range(3):
+                            for q in range(3):
+                                w[i, k + j, p, q] = g[3 * p + q, j]
 
-    return read
-
-
-def _filter_writer(name):
-    n_from = len(_MATRICES[name][0]) ** 2
-
-    @compiled(False)
-    def write(s, gw):
-        """Transform s, of shape (products, k, c), to gw, of shape (k, c, 3, 3)."""
-        outputs, inputs = gw.shape[:2]
-        g = numpy.empty((9, _BLOCK), gw.dtype)
-        sources = numpy.empty(n_from, numpy.int64)
-        destinations = numpy.empty(9, numpy.int64)
-        for p in range(9):
-            destinations[p] = g.ctypes.data + p * g.strides[0]
-        for k in range(outputs):
-            for c in range(0, inputs, _BLOCK):
-                n = min(_BLOCK, inputs - c)
-                start = s.ctypes.data + k * s.strides[1] + c * s.strides[2]
-                for p in range(n_from):
-                    sources[p] = start + p * s.strides[0]
-                _sandwich(name, sources, destinations, n, gw)
-                for j in range(n):
-                    for p in range(3):
-                        for q in range(3):
-                            gw[k, c + j, p, q] = g[3 * p + q, j]
-
-    return write
+    return transform
 
 
 class _Algorithm(NamedTuple):
@@ -287,32 +256,32 @@ class _Algorithm(NamedTuple):
 
     tile: int  # outputs a side
     products: int
-    inputs: object
-    filters: object
-    outputs: object
-    gradients: object  # of the outputs
-    filter_gradients: object
+    inputs: Callable
+    filters: Callable
+    outputs: Callable
+    gradients: Callable  # of the outputs
+    filter_gradients: Callable
     ones: int  # which product goes into every output once
 
 
 _F4 = _Algorithm(
     tile=4,
     products=36,
-    inputs=_reader("B4", 6, 4, -1),
-    filters=_filter_reader("G4"),
-    outputs=_writer("A4", 4),
-    gradients=_reader("A4'", 4, 4, 0),
-    filter_gradients=_filter_writer("G4'"),
+    inputs=_tile_transform("B4", size=6, step=4, offset=-1, reads=True),
+    filters=_filter_transform("G4", reads=True),
+    outputs=_tile_transform("A4", size=4, step=4, offset=0, reads=False),
+    gradients=_tile_transform("A4'", size=4, step=4, offset=0, reads=True),
+    filter_gradients=_filter_transform("G4'", reads=False),
     ones=7,
 )
 _F2 = _Algorithm(
     tile=2,
     products=9,
-    inputs=_reader("B2", 2, 2, 0),
-    filters=_filter_reader("G2"),
-    outputs=_writer("A2", 2),
-    gradients=_reader("A2'", 2, 2, 0),
-    filter_gradients=_filter_writer("G2'"),
+    inputs=_tile_transform("B2", size=2, step=2, offset=0, reads=True),
+    filters=_filter_transform("G2", reads=True),
+    outputs=_tile_transform("A2", size=2, step=2, offset=0, reads=False),
+    gradients=_tile_transform("A2'", size=2, step=2, offset=0, reads=True),
+    filter_gradients=_filter_transform("G2'", reads=False),
     ones=0,
 )
 
@@ -383,7 +352,7 @@ def _convolve(x, w, bias, turned):
         numpy.matmul(v[:, :t], u, out=m[:, :t])
         if bias is not None:
             m[algorithm.ones] += bias
-        algorithm.outputs(m, *grid, y[chunk])
+        algorithm.outputs(y[chunk], *grid, m)
     return as_channels_first(y)
 
 
@@ -419,5 +388,5 @@ def gradient_of_filters(x, gy):
         numpy.matmul(z[:, :t].transpose(0, 2, 1), v[:, :t], out=s)
         total = s if total is None else numpy.add(total, s, out=total)
     if total is not None:
-        algorithm.filter_gradients(total, gw)
+        algorithm.filter_gradients(gw, False, total)
     return gw

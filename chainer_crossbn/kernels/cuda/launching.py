@@ -1,7 +1,11 @@
 """Compiles and launches kernels of CUDA source, on the current device and stream."""
 
+from __future__ import annotations
+
 import functools
 import threading
+from pathlib import Path
+from typing import Union
 
 import numpy
 from chainer.backends import cuda
@@ -9,21 +13,23 @@ from chainer.backends import cuda
 THREADS = 256  # of a block
 OPTIONS = ("--std=c++11", f"-DTHREADS={THREADS}")  # of the compiler, always
 NULL = numpy.uintp(0)
+Pointer = Union[cuda.ndarray, numpy.uintp]  # an array on the device, or NULL
 
 
 class Launcher:
-    """Launches kernels of a source, compiled when the first one is launched.
+    """Launches kernels of a source, which is compiled at the first launch.
 
     Args:
-        device (int): Which one, the current device from now on.
+        device (int): The device, which must be current at each launch.
         source (pathlib.Path): CUDA C++.
-        options (tuple of str): Of the compiler, beside :data:`OPTIONS`.
+        options (tuple of str): Options of the compiler, in addition to
+            :data:`OPTIONS`.
 
     Attributes:
-        multiprocessors (int): How many the device has.
+        multiprocessors (int): Number of multiprocessors of the device.
     """
 
-    def __init__(self, device, source, options):
+    def __init__(self, device: int, source: Path, options: tuple[str, ...]) -> None:
         self.multiprocessors = cuda.cupy.cuda.Device(device).attributes[
             "MultiProcessorCount"
         ]
@@ -33,42 +39,45 @@ class Launcher:
         self._functions = {}
         self._counters = {}
 
-    def __call__(self, name, grid, *arguments):
+    def __call__(self, name: str, grid: tuple[int, ...], arguments: tuple) -> None:
         """Launch a kernel on the current stream, and wait for nothing.
 
         Args:
-            name (str): Of the kernel.
-            grid (tuple of int): In blocks of :data:`THREADS`.
-            arguments: Arrays, float, ``numpy.int64``, and :data:`NULL` for no array.
+            name (str): Name of the kernel.
+            grid (tuple of int): Blocks of :data:`THREADS` threads.
+            arguments (tuple): The kernel's arguments in its order, as a named tuple of
+                the caller states it: arrays, float, ``numpy.int64``, and :data:`NULL`
+                for no array.
         """
         if name not in self._functions:
             self._functions[name] = self._module.get_function(name)
         self._functions[name](grid, (THREADS,), arguments)
 
-    def counters(self, size):
-        """Return zeros for this thread's current stream, which kernels leave as such.
+    def counters(self, size: int) -> cuda.ndarray:
+        """Return zeros for this thread's current stream, which kernels reset to zeros.
 
         Args:
-            size (int): How many at least.
+            size (int): Least number of zeros.
 
         Returns:
             uint32 array.
         """
         # Threads may have streams of their own under one handle.
         stream = threading.get_ident(), cuda.cupy.cuda.get_current_stream().ptr
-        found = self._counters.get(stream)
-        if found is None or found.size < size:
+        counters = self._counters.get(stream)
+        if counters is None or counters.size < size:
             size = 1 << (size - 1).bit_length()
-            found = self._counters[stream] = cuda.cupy.zeros(size, numpy.uint32)
-        return found
+            counters = self._counters[stream] = cuda.cupy.zeros(size, numpy.uint32)
+        return counters
 
 
-def launcher(source, options=()):
+def launcher(source: Path, options: tuple[str, ...] = ()) -> Launcher:
     """Return the :class:`Launcher` of the current device for a source.
 
     Args:
         source (pathlib.Path): CUDA C++.
-        options (tuple of str): Of the compiler, beside :data:`OPTIONS`.
+        options (tuple of str): Options of the compiler, in addition to
+            :data:`OPTIONS`.
     """
     return _launcher(cuda.cupy.cuda.Device().id, source, options)
 
@@ -76,18 +85,18 @@ def launcher(source, options=()):
 _launcher = functools.cache(Launcher)
 
 
-def pinned(size, dtype=numpy.float64):
-    """Return an array in page-locked host memory, which a device copies to and from.
+def pinned(size: int, dtype=numpy.float64) -> numpy.ndarray:
+    """Return an array in page-locked host memory, for copies to and from a device.
 
     Args:
-        size (int): Elements.
-        dtype: Their dtype.
+        size (int): Number of elements.
+        dtype: Dtype of the elements.
     """
     memory = cuda.cupy.cuda.alloc_pinned_memory(size * numpy.dtype(dtype).itemsize)
     return numpy.frombuffer(memory, dtype, size)
 
 
-def copy_to_host(array, out):
+def copy_to_host(array: cuda.ndarray, out: numpy.ndarray) -> None:
     """Copy an array on the current device, and wait for it.
 
     Args:
@@ -99,12 +108,12 @@ def copy_to_host(array, out):
     stream.synchronize()  # which CuPy itself does from 13 on
 
 
-def copy_to_device(array, out):
-    """Have an array copied to the current device, for what comes next there.
+def copy_to_device(array: numpy.ndarray, out: cuda.ndarray) -> None:
+    """Start to copy an array to the current device, ahead of its next operation.
 
     Args:
         array: Array of :func:`pinned`, which must not change before
-            :func:`copy_to_host` has waited for what was to do.
+            :func:`copy_to_host` has waited for the device.
         out: C-contiguous array of the same shape and dtype on the device.
     """
     out.set(array, cuda.cupy.cuda.get_current_stream())

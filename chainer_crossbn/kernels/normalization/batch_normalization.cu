@@ -646,8 +646,8 @@ __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMEN
 
 #define MOMENTS(WAY, WIDTH, NAME) \
   KERNEL_OF_THREADS void moments_by_##NAME( \
-      ARRAY, const ELEMENT* x, Moments* parts, unsigned* arrived, double* mean, \
-      double* m2) { \
+      ARRAY, const ELEMENT* x, double* mean, double* m2, Moments* parts, \
+      unsigned* arrived) { \
     reduce_##WAY<Moments, WIDTH>(THE_ARRAY, x, 0, Passes(), {parts, arrived}, \
                                  {mean, m2}); \
   }
@@ -655,23 +655,24 @@ __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMEN
 #define SUMS(WAY, WIDTH, NAME) \
   KERNEL_OF_THREADS void sums_by_##NAME( \
       ARRAY, const ELEMENT* x, const ELEMENT* gy, const double* mean, \
-      const double* inv_std, const PARAMETER* gamma, const PARAMETER* beta, \
-      Sums* parts, unsigned* arrived, double* sums, PARAMETER* gradients) { \
+      const double* inv_std, double* sums, PARAMETER* gradients, \
+      const PARAMETER* gamma, const PARAMETER* beta, Sums* parts, \
+      unsigned* arrived) { \
     const Passes passes = {mean, inv_std, gamma, beta}; \
     reduce_##WAY<Sums, WIDTH>(THE_ARRAY, x, gy, passes, {parts, arrived}, \
                               {c, inv_std, sums, gradients}); \
   }
 
-// The count is at `count_at`, or else `count`, or else, where that is 0, what the block's
-// group has.
-#define THE_COUNT {count_at, count ? count : (double)(a.rows() * s)}
+// The count is on the device; or it is `count`; or, where that is 0, that of the block's
+// group.
+#define THE_COUNT {count_on_device, count ? count : (double)(a.rows() * s)}
 
 #define NORMALIZE(WAY, WIDTH, NAME) \
   KERNEL_OF_THREADS void normalize_by_##NAME( \
-      ARRAY, const ELEMENT* x, ELEMENT* y, const double* mean, const double* m2, \
-      const double* count_at, double count, double eps, double* inv_std, \
-      RUNNING* running_mean, RUNNING* running_var, double decay, \
-      const PARAMETER* gamma, const PARAMETER* beta) { \
+      ARRAY, const ELEMENT* x, ELEMENT* y, const double* mean, double* inv_std, \
+      const PARAMETER* gamma, const PARAMETER* beta, const double* m2, \
+      const double* count_on_device, double count, double eps, \
+      RUNNING* running_mean, RUNNING* running_var, double decay) { \
     const Array a = THE_ARRAY; \
     const Normalizations maps = {{mean, m2, THE_COUNT, eps, inv_std, running_mean, \
                                   running_var, decay}, \
@@ -682,9 +683,9 @@ __device__ void map_columns(Array a, const ELEMENT* x, const ELEMENT* gy, ELEMEN
 #define DIFFERENTIATE(WAY, WIDTH, NAME) \
   KERNEL_OF_THREADS void differentiate_by_##NAME( \
       ARRAY, const ELEMENT* x, const ELEMENT* gy, ELEMENT* gx, const double* mean, \
-      const double* inv_std, const PARAMETER* gamma, const PARAMETER* relu_gamma, \
-      const PARAMETER* relu_beta, const double* total, const double* count_at, \
-      double count) { \
+      const double* inv_std, const PARAMETER* gamma, const double* total, \
+      const double* count_on_device, double count, const PARAMETER* relu_gamma, \
+      const PARAMETER* relu_beta) { \
     const Array a = THE_ARRAY; \
     const Gradients maps = {mean, inv_std, gamma, \
                             {mean, inv_std, relu_gamma, relu_beta}, \

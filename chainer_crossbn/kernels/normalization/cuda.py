@@ -1,8 +1,11 @@
 """The kernels for CuPy arrays: CUDA, one pass over memory each.
 
-They are compiled when first used, for the dtypes at hand, and run on the current
-stream; nothing here waits for the device.
+They are compiled at the first use, for the dtypes at hand, and run on the current
+stream; nothing here waits for the device. The named tuples below have the parameters of
+the kernels in :data:`SOURCE`, in their order.
 """
+
+from __future__ import annotations
 
 import functools
 import math
@@ -13,7 +16,7 @@ import numpy
 from chainer.backends import cuda
 
 from chainer_crossbn.kernels.cuda import launching
-from chainer_crossbn.kernels.cuda.launching import NULL, THREADS
+from chainer_crossbn.kernels.cuda.launching import NULL, THREADS, Pointer
 from chainer_crossbn.kernels.normalization import array_api
 from chainer_crossbn.kernels.normalization.groups import WHOLE
 
@@ -38,11 +41,11 @@ def options(element, parameter, relu, running=None):
     """Return the options that :data:`SOURCE` is compiled with.
 
     Args:
-        element (numpy.dtype): Of the images.
-        parameter (numpy.dtype): Of gamma and beta.
+        element (numpy.dtype): Dtype of the images.
+        parameter (numpy.dtype): Dtype of gamma and beta.
         relu (bool): Whether ReLU follows.
-        running (numpy.dtype or None): Of the running statistics, by default that of
-            gamma and beta.
+        running (numpy.dtype or None): Dtype of the running statistics, by default that
+            of gamma and beta.
 
     Returns:
         tuple of str.
@@ -63,12 +66,85 @@ def _width(itemsize, planes):
     return width if planes else min(width, _MOST_COLUMNS_OF_A_LOAD)
 
 
+class _Array(NamedTuple):
+    """How an array is divided among blocks: ``struct Array`` of the source."""
+
+    c: numpy.int64
+    s: numpy.int64
+    lanes: numpy.int64
+    row_parts: numpy.int64
+    column_parts: numpy.int64
+    ranks: numpy.int64
+    rows_of_rank: numpy.int64
+    longer_ranks: numpy.int64
+    rows_of_sample: numpy.int64
+
+
+class _Moments(NamedTuple):
+    x: Pointer
+    mean: Pointer
+    m2: Pointer
+    parts: Pointer = NULL
+    arrived: Pointer = NULL
+
+
+class _Sums(NamedTuple):
+    x: Pointer
+    gy: Pointer
+    mean: Pointer
+    inv_std: Pointer
+    sums: Pointer
+    gradients: Pointer
+    gamma: Pointer = NULL
+    beta: Pointer = NULL
+    parts: Pointer = NULL
+    arrived: Pointer = NULL
+
+
+class _Normalize(NamedTuple):
+    """Where ``m2`` is not null, ``inv_std`` is computed from it and written."""
+
+    x: Pointer
+    y: Pointer
+    mean: Pointer
+    inv_std: Pointer
+    gamma: Pointer
+    beta: Pointer
+    m2: Pointer = NULL
+    count_on_device: Pointer = NULL
+    count: float = 0.0
+    eps: float = 0.0
+    running_mean: Pointer = NULL
+    running_var: Pointer = NULL
+    decay: float = 0.0
+
+
+class _Differentiate(NamedTuple):
+    x: Pointer
+    gy: Pointer
+    gx: Pointer
+    mean: Pointer
+    inv_std: Pointer
+    gamma: Pointer
+    total: Pointer
+    count_on_device: Pointer
+    count: float
+    relu_gamma: Pointer = NULL
+    relu_beta: Pointer = NULL
+
+
 class _Plan(NamedTuple):
-    """How an array is shared out among blocks."""
+    """How a kernel is launched.
+
+    Attributes:
+        way (str): Which variant of the kernel.
+        grid (tuple of int): Blocks across channels, parts of a group, groups.
+        array (_Array): How the array is divided among them.
+    """
 
     way: str
-    grid: tuple  # blocks across channels, parts of a group, groups
-    array: tuple  # the arguments that describe it
+    grid: tuple[int, int, int]
+    array: _Array
 
 
 @functools.lru_cache(maxsize=1024)
@@ -88,41 +164,47 @@ def _plan(shape, groups, itemsize, aligned, n_multiprocessors):
     lanes = min(
         1 << (length - 1).bit_length(), THREADS if planes else _LANES_OF_COLUMNS
     )
-    rows = THREADS // lanes
+    across = c if planes else math.ceil(length / lanes)
     wanted = n_multiprocessors * _BLOCKS_OF_A_MULTIPROCESSOR  # of all groups
+    parts = math.ceil(wanted / (across * groups.count))
+    rows = THREADS // lanes
     most_row_parts = max(math.ceil(most_rows / (rows * _LEAST_LOADS)), 1)
+    row_parts = min(parts, most_row_parts, _MOST_PARTS)
+    column_parts = 1
     if planes:
-        parts = math.ceil(wanted / (c * groups.count))
-        row_parts = min(parts, most_row_parts, _MOST_PARTS)
         most_column_parts = max(math.ceil(length / (lanes * _LEAST_LOADS)), 1)
         column_parts = min(
             math.ceil(parts / row_parts), most_column_parts, _MOST_PARTS // row_parts
         )
-        grid = c, row_parts * column_parts, groups.count
-    else:
-        across = math.ceil(length / lanes)
-        parts = math.ceil(wanted / (across * groups.count))
-        row_parts = min(parts, most_row_parts, _MOST_PARTS)
-        column_parts = 1
-        grid = across, row_parts, groups.count
-    array = c, s, lanes, row_parts, column_parts, *_rows_of_groups(n, groups)
+    array = _array(n, c, s, groups, lanes, row_parts, column_parts)
     way = ("wide_" if width > 1 else "") + ("planes" if planes else "columns")
-    return _Plan(way, grid, tuple(map(numpy.int64, array)))
+    return _Plan(way, (across, row_parts * column_parts, groups.count), array)
 
 
-def _rows_of_groups(n, groups):
-    """Return the arguments by which a kernel knows the rows of its group."""
-    if groups.count == 1:
-        return 1, n, 0, 0
-    share, rest = divmod(groups.samples, groups.virtual_ranks)
-    rows_of_sample = n // groups.samples
-    return groups.size, share * rows_of_sample, rest, rows_of_sample
+def _array(n, c, s, groups, lanes, row_parts, column_parts):
+    ranks, rows_of_rank, longer_ranks, rows_of_sample = 1, n, 0, 0
+    if groups.count > 1:
+        ranks = groups.size
+        share, longer_ranks = divmod(groups.samples, groups.virtual_ranks)
+        rows_of_sample = n // groups.samples
+        rows_of_rank = share * rows_of_sample
+    return _Array(
+        c=numpy.int64(c),
+        s=numpy.int64(s),
+        lanes=numpy.int64(lanes),
+        row_parts=numpy.int64(row_parts),
+        column_parts=numpy.int64(column_parts),
+        ranks=numpy.int64(ranks),
+        rows_of_rank=numpy.int64(rows_of_rank),
+        longer_ranks=numpy.int64(longer_ranks),
+        rows_of_sample=numpy.int64(rows_of_sample),
+    )
 
 
-def _plan_of(launch, groups, *same_shape):
+def _plan_of(launcher, groups, *same_shape):
     x = same_shape[0]
     aligned = not any(_address(v) % _BYTES_OF_A_LOAD for v in same_shape)
-    return _plan(x.shape, groups, x.itemsize, aligned, launch.multiprocessors)
+    return _plan(x.shape, groups, x.itemsize, aligned, launcher.multiprocessors)
 
 
 def _address(x):
@@ -138,17 +220,25 @@ def _launcher(*types):
     return launching.launcher(SOURCE, options(*types))
 
 
-def _reduce(launch, kernel, plan, arguments, states, results):
-    """Have something summed by all blocks, and put together by the last of them."""
-    parts = arrived = NULL
+def _launch(launcher, kernel, plan, arguments):
+    launcher(f"{kernel}_by_{plan.way}", plan.grid, (*plan.array, *arguments))
+
+
+def _launch_reduction(launcher, kernel, plan, arguments, n_states):
+    """Have values reduced by all blocks, and the results merged by the last of them.
+
+    Args:
+        n_states (int): float64 numbers that a block leaves per channel.
+    """
+    x = arguments.x
     across, n_parts, n_groups = plan.grid
     if n_parts > 1:
-        x = arguments[0]
-        parts = _module_of(x).empty(n_groups * n_parts * x.shape[1] * states)
+        size = n_groups * n_parts * x.shape[1] * n_states
+        arguments = arguments._replace(parts=_module_of(x).empty(size))
     if n_parts > 1 or n_groups > 1:
-        arrived = launch.counters((1 + n_groups) * across)
-    name = f"{kernel}_by_{plan.way}"
-    launch(name, plan.grid, *plan.array, *arguments, parts, arrived, *results)
+        counters = launcher.counters((1 + n_groups) * across)
+        arguments = arguments._replace(arrived=counters)
+    _launch(launcher, kernel, plan, arguments)
 
 
 def _contiguous(x, dtype=None):
@@ -158,15 +248,15 @@ def _contiguous(x, dtype=None):
 
 
 def _count(count):
-    """Return the two arguments that a count is: where it is on the device, and which.
+    """Return a count as two arguments: an array on the device, or a number.
 
-    Where there is none, the latter is 0, and a kernel takes that of its group.
+    The number is 0 for ``None``, for which a kernel takes the count of its group.
     """
     if count is None:
-        return NULL, 0.0
+        return {"count_on_device": NULL, "count": 0.0}
     if isinstance(count, (int, float)):
-        return NULL, float(count)
-    return count, 0.0
+        return {"count_on_device": NULL, "count": float(count)}
+    return {"count_on_device": count, "count": 0.0}
 
 
 def moments(x, groups=WHOLE):
@@ -177,9 +267,10 @@ def moments(x, groups=WHOLE):
     if x.size == 0:
         return tuple(xp.zeros(shape))
     mean, m2 = xp.empty(shape)
-    launch = _launcher(x.dtype, x.dtype, False)
-    plan = _plan_of(launch, groups, x)
-    _reduce(launch, "moments", plan, (x,), 3, (mean, m2))
+    launcher = _launcher(x.dtype, x.dtype, False)
+    plan = _plan_of(launcher, groups, x)
+    arguments = _Moments(x=x, mean=mean, m2=m2)
+    _launch_reduction(launcher, "moments", plan, arguments, n_states=3)
     return mean, m2
 
 
@@ -189,36 +280,43 @@ def normalize_batch(
     """As :func:`.array_api.normalize_batch`."""
     m2 = _contiguous(m2)
     inv_std = _module_of(x).empty(m2.shape)
-    making = m2, *_count(count), float(eps), inv_std
-    y = _normalize(x, mean, making, gamma, beta, running, decay, relu, groups)
+    statistics = {"m2": m2, **_count(count), "eps": float(eps)}
+    running_mean, running_var = running
+    if running_mean is None:
+        y = _normalize(x, mean, inv_std, gamma, beta, relu, groups, **statistics)
+        return y, inv_std
+    kept = [_contiguous(v) for v in running]
+    statistics.update(running_mean=kept[0], running_var=kept[1], decay=float(decay))
+    y = _normalize(x, mean, inv_std, gamma, beta, relu, groups, **statistics)
+    for given, updated in zip(running, kept):
+        if updated is not given:
+            given[...] = updated
     return y, inv_std
 
 
 def normalize(x, mean, inv_std, gamma, beta, relu=False, groups=WHOLE):
     """As :func:`.array_api.normalize`."""
-    known = NULL, NULL, 0.0, 0.0, inv_std
-    return _normalize(x, mean, known, gamma, beta, (None, None), 0.0, relu, groups)
+    return _normalize(x, mean, inv_std, gamma, beta, relu, groups)
 
 
-def _normalize(x, mean, statistics, gamma, beta, running, decay, relu, groups):
+def _normalize(x, mean, inv_std, gamma, beta, relu, groups, **statistics):
     x = _contiguous(x)
     y = _module_of(x).empty_like(x)
     gamma = _contiguous(gamma)
-    kept, dtype = (NULL, NULL), gamma.dtype
-    if running[0] is not None:
-        kept, dtype = tuple(map(_contiguous, running)), running[0].dtype
-    launch = _launcher(x.dtype, gamma.dtype, relu, dtype)
-    # Without images the statistics are still to be finished, as on all ranks.
+    running_dtype = statistics.get("running_mean", gamma).dtype
+    launcher = _launcher(x.dtype, gamma.dtype, relu, running_dtype)
+    # Without images, too, the statistics are finished, as on all ranks.
     planned = (x, y) if x.size else (x.reshape(0, x.shape[1], 1),)
-    plan = _plan_of(launch, groups, *planned)
-    parameters = *kept, float(decay), gamma, _contiguous(beta, gamma.dtype)
-    name = f"normalize_by_{plan.way}"
-    mean = _contiguous(mean)
-    launch(name, plan.grid, *plan.array, x, y, mean, *statistics, *parameters)
-    if running[0] is not None:
-        for given, found in zip(running, kept):
-            if found is not given:
-                given[...] = found
+    arguments = _Normalize(
+        x=x,
+        y=y,
+        mean=_contiguous(mean),
+        inv_std=inv_std,
+        gamma=gamma,
+        beta=_contiguous(beta, gamma.dtype),
+        **statistics,
+    )
+    _launch(launcher, "normalize", _plan_of(launcher, groups, *planned), arguments)
     return y
 
 
@@ -233,10 +331,19 @@ def gradient_sums(x, gy, mean, inv_std, dtype, relu_of=None, groups=WHOLE):
         return xp.zeros(n_sums), xp.zeros((2, c), dtype)
     sums, gradients = xp.empty(n_sums), xp.empty((2, c), dtype)
     gamma, beta = (NULL, NULL) if relu_of is None else map(_contiguous, relu_of)
-    launch = _launcher(x.dtype, gradients.dtype, relu_of is not None)
-    arguments = x, gy, mean, inv_std, gamma, beta
-    plan = _plan_of(launch, groups, x, gy)
-    _reduce(launch, "sums", plan, arguments, 2, (sums, gradients))
+    arguments = _Sums(
+        x=x,
+        gy=gy,
+        mean=mean,
+        inv_std=inv_std,
+        sums=sums,
+        gradients=gradients,
+        gamma=gamma,
+        beta=beta,
+    )
+    launcher = _launcher(x.dtype, gradients.dtype, relu_of is not None)
+    plan = _plan_of(launcher, groups, x, gy)
+    _launch_reduction(launcher, "sums", plan, arguments, n_states=2)
     return sums, gradients
 
 
@@ -247,16 +354,26 @@ def input_gradient(
     x = _contiguous(x)
     gy = _contiguous(gy, x.dtype)
     gx = _module_of(x).empty_like(x)
-    if x.size:
-        gamma = _contiguous(gamma)
-        of_relu = NULL, NULL
-        if relu_of is not None:
-            of_relu = (_contiguous(v, gamma.dtype) for v in relu_of)
-        launch = _launcher(x.dtype, gamma.dtype, relu_of is not None)
-        plan = _plan_of(launch, groups, x, gy, gx)
-        statistics = mean, inv_std, gamma, *of_relu, _contiguous(total), *_count(count)
-        name = f"differentiate_by_{plan.way}"
-        launch(name, plan.grid, *plan.array, x, gy, gx, *statistics)
+    if x.size == 0:
+        return gx
+    gamma = _contiguous(gamma)
+    relu_gamma, relu_beta = (NULL, NULL)
+    if relu_of is not None:
+        relu_gamma, relu_beta = (_contiguous(v, gamma.dtype) for v in relu_of)
+    arguments = _Differentiate(
+        x=x,
+        gy=gy,
+        gx=gx,
+        mean=mean,
+        inv_std=inv_std,
+        gamma=gamma,
+        total=_contiguous(total),
+        relu_gamma=relu_gamma,
+        relu_beta=relu_beta,
+        **_count(count),
+    )
+    launcher = _launcher(x.dtype, gamma.dtype, relu_of is not None)
+    _launch(launcher, "differentiate", _plan_of(launcher, groups, x, gy, gx), arguments)
     return gx
 
 

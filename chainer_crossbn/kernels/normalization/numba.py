@@ -90,7 +90,6 @@ def _moments_of_group(x, mean, m2):
             m2[:] = 0
 
 
-# Vectors hold the channels of the first group, then those of the next.
 @compiled(REORDERED)
 def _moments(x, starts, mean, m2):
     c = x.shape[1]
@@ -121,16 +120,8 @@ def merge(a, b, tags=0):
     b[0] = total
 
 
-@compiled(False)
-def all_above(numbers, bound):
-    """As :func:`.array_api.all_above`."""
-    return numbers.min() > bound
-
-
-@compiled(False)
-def all_equal(numbers, number):
-    """As :func:`.array_api.all_equal`."""
-    return (numbers == number).all()
+all_above = compiled(False)(array_api.all_above)
+all_equal = compiled(False)(array_api.all_equal)
 
 
 @compiled(False)
@@ -158,6 +149,9 @@ def _add(a, b, factor, total):
 
 def mean_rows(rows, factor, mean):
     """As :func:`.array_api.mean_rows`."""
+    if len(rows) == 1:
+        numpy.multiply(rows[0], factor, out=mean)
+        return
     total = rows[0]
     for row in rows[1:-1]:
         _add(total, row, rows.dtype.type(1), mean)
@@ -171,11 +165,13 @@ def _rectify(row):
         row[j] = 0 if row[j] <= 0 else row[j]  # a NaN stays
 
 
+# Vectors of statistics hold the channels of the first group, then those of the next.
 @compiled({"contract"})
 def _normalize(x, starts, means, scales, shift, relu, y):
-    c, s = x.shape[1:]
+    _, c, s = x.shape
     for g in range(starts.size - 1):
-        mean, scale = means[g * c : (g + 1) * c], scales[g * c : (g + 1) * c]
+        own = slice(g * c, (g + 1) * c)
+        mean, scale = means[own], scales[own]
         for i in range(starts[g], starts[g + 1]):
             for k in range(c):
                 m, a, b = mean[k], scale[k], shift[k]
@@ -189,7 +185,8 @@ def _normalize(x, starts, means, scales, shift, relu, y):
 def _normalize_rows(x, starts, means, scales, shift, relu, y):
     c = x.shape[1]
     for g in range(starts.size - 1):
-        mean, scale = means[g * c : (g + 1) * c], scales[g * c : (g + 1) * c]
+        own = slice(g * c, (g + 1) * c)
+        mean, scale = means[own], scales[own]
         for i in range(starts[g], starts[g + 1]):
             for k in range(c):
                 y[i, k] = (x[i, k] - mean[k]) * scale[k] + shift[k]
@@ -197,129 +194,89 @@ def _normalize_rows(x, starts, means, scales, shift, relu, y):
                 _rectify(y[i])
 
 
-# Where ReLU followed, its input is computed once more: it passes gradients where that
-# is above 0. They are multiplied by 1 or 0, as a load that waits for the comparison
-# comes too late. Inner loops are written out, as calls cost as much as a row.
+# Where ReLU followed, its input is computed again: ReLU passes gradients where that is
+# above 0. They are multiplied by 1 or 0, as a load that waits for the comparison comes
+# too late. Inner loops are written out, as calls cost as much as a row.
 @compiled(REORDERED)
-def _gradient_sums_of_group(x, gy, mean, relu, scale, shift, sum_gy, sum_gy_d):
-    n, c, s = x.shape
-    for i in range(n):
-        for k in range(c):
-            m, t, u = mean[k], scale[k], shift[k]
-            a = 0.0
-            b = 0.0
-            if relu:
-                for j in range(s):
-                    d = x[i, k, j] - m
-                    g = gy[i, k, j] * (1.0 if d * t + u > 0 else 0.0)
-                    a += g
-                    b += g * d
-            else:
-                for j in range(s):
-                    g = numpy.float64(gy[i, k, j])
-                    a += g
-                    b += g * (x[i, k, j] - m)
-            sum_gy[k] += a
-            sum_gy_d[k] += b
-
-
-@compiled(REORDERED)
-def _gradient_sums(x, gy, starts, means, relu, scales, shift, sum_gy, sum_gy_d):
-    c = x.shape[1]
+def _gradient_sums(x, gy, starts, means, relu, scales, shift, sums_gy, sums_gy_d):
+    _, c, s = x.shape
     for g in range(starts.size - 1):
-        rows, own = slice(starts[g], starts[g + 1]), slice(g * c, (g + 1) * c)
-        _gradient_sums_of_group(
-            x[rows],
-            gy[rows],
-            means[own],
-            relu,
-            scales[own],
-            shift,
-            sum_gy[own],
-            sum_gy_d[own],
-        )
+        own = slice(g * c, (g + 1) * c)
+        mean, scale = means[own], scales[own]
+        sum_gy, sum_gy_d = sums_gy[own], sums_gy_d[own]
+        for i in range(starts[g], starts[g + 1]):
+            for k in range(c):
+                m, t, u = mean[k], scale[k], shift[k]
+                a = 0.0
+                b = 0.0
+                if relu:
+                    for j in range(s):
+                        d = x[i, k, j] - m
+                        v = gy[i, k, j] * (1.0 if d * t + u > 0 else 0.0)
+                        a += v
+                        b += v * d
+                else:
+                    for j in range(s):
+                        v = numpy.float64(gy[i, k, j])
+                        a += v
+                        b += v * (x[i, k, j] - m)
+                sum_gy[k] += a
+                sum_gy_d[k] += b
 
 
 @compiled(REORDERED)
-def _gradient_sums_of_rows_of_group(x, gy, mean, relu, scale, shift, sum_gy, sum_gy_d):
-    n, c = x.shape
-    a, b = numpy.zeros(c), numpy.zeros(c)
-    for start in range(0, n, _ROWS):
-        for i in range(start, min(start + _ROWS, n)):
-            if relu:
-                for k in range(c):
-                    d = x[i, k] - mean[k]
-                    g = gy[i, k] * (1.0 if d * scale[k] + shift[k] > 0 else 0.0)
-                    a[k] += g
-                    b[k] += g * d
-            else:
-                for k in range(c):
-                    g = numpy.float64(gy[i, k])
-                    a[k] += g
-                    b[k] += g * (x[i, k] - mean[k])
-        for k in range(c):
-            sum_gy[k] += a[k]
-            sum_gy_d[k] += b[k]
-            a[k] = b[k] = 0
-
-
-@compiled(REORDERED)
-def _gradient_sums_of_rows(x, gy, starts, means, relu, scales, shift, sum_gy, sum_gy_d):
-    c = x.shape[1]
-    for g in range(starts.size - 1):
-        rows, own = slice(starts[g], starts[g + 1]), slice(g * c, (g + 1) * c)
-        _gradient_sums_of_rows_of_group(
-            x[rows],
-            gy[rows],
-            means[own],
-            relu,
-            scales[own],
-            shift,
-            sum_gy[own],
-            sum_gy_d[own],
-        )
-
-
-@compiled({"contract"})
-def _input_gradient_of_group(
-    x, gy, mean, slope, factor, mean_gy, relu, scale, shift, gx
+def _gradient_sums_of_rows(
+    x, gy, starts, means, relu, scales, shift, sums_gy, sums_gy_d
 ):
-    n, c, s = x.shape
-    for i in range(n):
-        for k in range(c):
-            m, t, a, b = mean[k], slope[k], factor[k], mean_gy[k]
-            if relu:
-                p, q = scale[k], shift[k]
-                for j in range(s):
-                    d = x[i, k, j] - m
-                    g = gy[i, k, j] * (1.0 if d * p + q > 0 else 0.0)
-                    gx[i, k, j] = (g - b - d * t) * a
-            else:
-                for j in range(s):
-                    gx[i, k, j] = (gy[i, k, j] - b - (x[i, k, j] - m) * t) * a
+    c = x.shape[1]
+    a, b = numpy.zeros(c), numpy.zeros(c)
+    for g in range(starts.size - 1):
+        own = slice(g * c, (g + 1) * c)
+        mean, scale = means[own], scales[own]
+        sum_gy, sum_gy_d = sums_gy[own], sums_gy_d[own]
+        for start in range(starts[g], starts[g + 1], _ROWS):
+            for i in range(start, min(start + _ROWS, starts[g + 1])):
+                if relu:
+                    for k in range(c):
+                        d = x[i, k] - mean[k]
+                        v = gy[i, k] * (1.0 if d * scale[k] + shift[k] > 0 else 0.0)
+                        a[k] += v
+                        b[k] += v * d
+                else:
+                    for k in range(c):
+                        v = numpy.float64(gy[i, k])
+                        a[k] += v
+                        b[k] += v * (x[i, k] - mean[k])
+            for k in range(c):
+                sum_gy[k] += a[k]
+                sum_gy_d[k] += b[k]
+                a[k] = b[k] = 0
 
 
 @compiled({"contract"})
 def _input_gradient(
     x, gy, starts, means, slopes, factors, means_gy, relu, scales, shift, gx
 ):
-    c = x.shape[1]
+    _, c, s = x.shape
     for g in range(starts.size - 1):
-        rows, own = slice(starts[g], starts[g + 1]), slice(g * c, (g + 1) * c)
-        _input_gradient_of_group(
-            x[rows],
-            gy[rows],
-            means[own],
-            slopes[own],
-            factors[own],
-            means_gy[own],
-            relu,
-            scales[own],
-            shift,
-            gx[rows],
-        )
+        own = slice(g * c, (g + 1) * c)
+        mean, slope, factor = means[own], slopes[own], factors[own]
+        mean_gy, scale = means_gy[own], scales[own]
+        for i in range(starts[g], starts[g + 1]):
+            for k in range(c):
+                m, t, a, b = mean[k], slope[k], factor[k], mean_gy[k]
+                if relu:
+                    p, q = scale[k], shift[k]
+                    for j in range(s):
+                        d = x[i, k, j] - m
+                        v = gy[i, k, j] * (1.0 if d * p + q > 0 else 0.0)
+                        gx[i, k, j] = (v - b - d * t) * a
+                else:
+                    for j in range(s):
+                        gx[i, k, j] = (gy[i, k, j] - b - (x[i, k, j] - m) * t) * a
 
 
+# A function of its own, as rows of several groups are not vectorized in one loop nest.
 @compiled({"contract"})
 def _input_gradient_of_rows_of_group(
     x, gy, mean, slope, factor, mean_gy, relu, scale, shift, gx
@@ -329,8 +286,8 @@ def _input_gradient_of_rows_of_group(
         if relu:
             for k in range(c):
                 d = x[i, k] - mean[k]
-                g = gy[i, k] * (1.0 if d * scale[k] + shift[k] > 0 else 0.0)
-                gx[i, k] = (g - mean_gy[k] - d * slope[k]) * factor[k]
+                v = gy[i, k] * (1.0 if d * scale[k] + shift[k] > 0 else 0.0)
+                gx[i, k] = (v - mean_gy[k] - d * slope[k]) * factor[k]
         else:
             for k in range(c):
                 d = x[i, k] - mean[k]
@@ -344,15 +301,17 @@ def _input_gradient_of_rows(
     c = x.shape[1]
     for g in range(starts.size - 1):
         rows, own = slice(starts[g], starts[g + 1]), slice(g * c, (g + 1) * c)
+        mean, slope, factor = means[own], slopes[own], factors[own]
+        mean_gy, scale = means_gy[own], scales[own]
         _input_gradient_of_rows_of_group(
             x[rows],
             gy[rows],
-            means[own],
-            slopes[own],
-            factors[own],
-            means_gy[own],
+            mean,
+            slope,
+            factor,
+            mean_gy,
             relu,
-            scales[own],
+            scale,
             shift,
             gx[rows],
         )
@@ -365,8 +324,12 @@ def _update_running(running, fresh, decay):
 
 
 def _compilable(x):
-    # Numba has no float16 on CPUs.
-    return numpy.ascontiguousarray(x, numpy.float32 if x.dtype.char == "e" else x.dtype)
+    """Return an array as the kernels are compiled for it: usually the array itself."""
+    if x.flags.carray and x.dtype.isnative and x.dtype.char in "fd":
+        return x
+    # Numba has no float16 on CPUs, and would compile again for arrays to read only.
+    dtype = numpy.promote_types(x.dtype, numpy.float32)
+    return numpy.require(x, dtype, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
 
 
 def moments(x, groups=WHOLE):
@@ -398,7 +361,7 @@ def normalize_batch(
 def normalize(x, mean, inv_std, gamma, beta, relu=False, groups=WHOLE):
     """As :func:`.array_api.normalize`."""
     source = _compilable(x)
-    y = numpy.empty_like(source)
+    y = numpy.empty_like(source, subok=False)
     starts = groups.starts(len(x))
     scale, shift = array_api.scale(inv_std, gamma), array_api.wide(beta)
     if x.shape[2] == 1:
@@ -411,16 +374,20 @@ def normalize(x, mean, inv_std, gamma, beta, relu=False, groups=WHOLE):
 
 def gradient_sums(x, gy, mean, inv_std, dtype, relu_of=None, groups=WHOLE):
     """As :func:`.array_api.gradient_sums`."""
-    sums = numpy.zeros((2, mean.size))
     c = x.shape[1]
-    x, gy = _compilable(x), _compilable(gy)
+    sums = numpy.zeros((2, mean.size))
+    sum_gy, sum_gy_d = sums
     starts = groups.starts(len(x))
-    relu = _relu(inv_std, relu_of)
+    relu, scale, shift = _input_of_relu(inv_std, relu_of)
+    x, gy = _compilable(x), _compilable(gy)
     if x.shape[2] == 1:
-        _gradient_sums_of_rows(x[:, :, 0], gy[:, :, 0], starts, mean, *relu, *sums)
+        x, gy = x[:, :, 0], gy[:, :, 0]
+        _gradient_sums_of_rows(
+            x, gy, starts, mean, relu, scale, shift, sum_gy, sum_gy_d
+        )
     else:
-        _gradient_sums(x, gy, starts, mean, *relu, *sums)
-    sums[1] *= inv_std
+        _gradient_sums(x, gy, starts, mean, relu, scale, shift, sum_gy, sum_gy_d)
+    sum_gy_d *= inv_std
     return sums.ravel(), array_api.over_groups(sums, c).astype(dtype)
 
 
@@ -428,23 +395,23 @@ def input_gradient(
     x, gy, mean, inv_std, gamma, total, count, relu_of=None, groups=WHOLE
 ):
     """As :func:`.array_api.input_gradient`."""
-    source = _compilable(x)
-    gx = numpy.empty_like(source)
+    source, gy = _compilable(x), _compilable(gy)
+    gx = numpy.empty_like(source, subok=False)
     starts = groups.starts(len(x))
     count = array_api.counts(x, count, groups)
     mean_gy, slope = array_api.slopes(inv_std, total, count)
-    vectors = mean, slope, array_api.scale(inv_std, gamma), mean_gy
-    gy, relu = _compilable(gy), _relu(inv_std, relu_of)
+    relu, scale, shift = _input_of_relu(inv_std, relu_of)
+    factor = array_api.scale(inv_std, gamma)
+    vectors = starts, mean, slope, factor, mean_gy, relu, scale, shift
     if x.shape[2] == 1:
-        rows = source[:, :, 0], gy[:, :, 0]
-        _input_gradient_of_rows(*rows, starts, *vectors, *relu, gx[:, :, 0])
+        _input_gradient_of_rows(source[:, :, 0], gy[:, :, 0], *vectors, gx[:, :, 0])
     else:
-        _input_gradient(source, gy, starts, *vectors, *relu, gx)
+        _input_gradient(source, gy, *vectors, gx)
     return gx.astype(x.dtype, copy=False)
 
 
-def _relu(inv_std, relu_of):
-    """Return whether ReLU followed, and by which scale and shift it got its input."""
+def _input_of_relu(inv_std, relu_of):
+    """Return whether ReLU followed, and the scale and the shift of its input."""
     if relu_of is None:
         return False, inv_std, inv_std
     gamma, beta = relu_of
@@ -453,7 +420,7 @@ def _relu(inv_std, relu_of):
 
 def update_running(running, fresh, decay):
     """As :func:`.array_api.update_running`."""
-    if running.dtype.char in "fd" and running.flags.c_contiguous:
+    if running.dtype.char in "fd" and running.dtype.isnative and running.flags.carray:
         _update_running(running.ravel(), fresh.ravel(), decay)
     else:
         array_api.update_running(running, fresh.reshape(running.shape), decay)
