@@ -7,8 +7,8 @@ from chainer_crossbn.experiments.definitions import Setting
 from chainer_crossbn.plotting import networks
 from chainer_crossbn.plotting.papers import AS_WRITTEN_SECONDS
 from chainer_crossbn.runs.reading import TRAIN_ACCURACY
+from chainer_crossbn.text_tables import markdown
 
-_ACROSS = "---"
 _MISSING = "–"
 
 
@@ -199,14 +199,3 @@ def _quotient(value, reference):
     if value is None or reference is None:
         return _MISSING
     return f"{value / reference:.3f}"
-
-
-def markdown(head, lines):
-    """Return a table in Markdown.
-
-    Args:
-        head (tuple): Names of the columns.
-        lines (list of tuple): Cells.
-    """
-    rows = [head, [_ACROSS] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)

@@ -8,6 +8,7 @@ from chainer_crossbn.plotting import groups as grouping
 from chainer_crossbn.plotting import networks, style
 from chainer_crossbn.plotting.papers import PAPER_SECONDS
 from chainer_crossbn.runs.reading import TEST_ACCURACY, TRAIN_ACCURACY
+from chainer_crossbn.text_tables import aligned
 
 _HEAD = (
     "run",
@@ -43,7 +44,7 @@ def runs_table(groups):
     """
     timed = grouping.timed(groups)
     rows = [_row(run, group, timed) for group in groups for run in group.runs]
-    return _aligned([_HEAD, *rows], left=(0, 1, len(_HEAD) - 1))
+    return aligned([_HEAD, *rows], left=(0, 1, len(_HEAD) - 1))
 
 
 def total_times_table(groups):
@@ -69,7 +70,7 @@ def total_times_table(groups):
             )
         )
     scale = grouping.common_scale(groups)
-    return f"Table 2 ({scale})\n{_aligned(rows, left=(0,))}"
+    return f"Table 2 ({scale})\n{aligned(rows, left=(0,))}"
 
 
 def _row(run, group, timed):
@@ -107,15 +108,3 @@ def _state(run):
 
 def _decimal(value, digits):
     return "-" if value is None or np.isnan(value) else f"{value:.{digits}f}"
-
-
-def _aligned(rows, left):
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if index in left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
