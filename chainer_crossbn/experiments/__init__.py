@@ -13,5 +13,6 @@ rules of a scale, and :mod:`.evaluation` has the finished runs under each, which
 :mod:`.rule_paths` finds the rules for the learning rate; :mod:`.rules_by_claims` judges
 the claims under each of them, :mod:`.chosen_rules` chooses two by accuracy alone, and
 :mod:`.map_figures` and :mod:`.map_report` show it.
-Nothing here imports Chainer or MPI.
+Nothing here imports Chainer or MPI, but for the model of claim 7 (:mod:`.scaling`),
+which imports the table of VGG16's layers when it is evaluated.
 """

@@ -22,7 +22,9 @@ from chainer_crossbn.experiments import (
 )
 from chainer_crossbn.experiments.definitions import SCALES, experiments
 from chainer_crossbn.experiments.evaluation import Evaluation
-from chainer_crossbn.plotting import files, networks, style
+from chainer_crossbn.experiments.scaling import report as scaling_report
+from chainer_crossbn.experiments.scaling.observations import Observation
+from chainer_crossbn.plotting import files, style
 
 NAME = "REPRODUCTION.md"
 QUICK_CHECK = "laptop"
@@ -202,26 +204,13 @@ def _scaling(found, parent):
         return "Its runs are missing."
     name = scaling_runs.NAME
     place = Path(os.path.relpath(Path(found.model.out, name), parent))
-    checks = [
-        (
-            networks.name(check["network"]),
-            check["batch"],
-            check["ranks"],
-            check["left_out"],
-            f"{1e3 * check['predicted']:.1f}",
-            f"{1e3 * check['measured']:.1f}",
-            f"{check['error']:+.0%}",
-        )
-        for check in found.scaling["checks"]
-    ]
-    head = ("network", "batch", "ranks", "fitted without")
-    head += ("predicted [ms]", "measured [ms]", "error")
-    parts = [tables.markdown(head, checks)]
+    observed = [Observation(**each) for each in found.scaling["observations"]]
+    parts = [scaling_report.table(observed)]
     if found.model is not found:
         parts.insert(0, _FROM_QUICK_CHECK)
-    if Path(found.model.out, name, f"{name}.png").exists():
-        parts.append(f"![Time of an iteration]({place / name}.png)")
-    parts.append(f"[All of the model]({place / name}.md), with its sources.")
+    parts.append(
+        f"[The model of claim 7]({place / name}.md), with the sources of its numbers."
+    )
     return "\n\n".join(parts)
 
 

@@ -1,11 +1,11 @@
-"""Short runs on several numbers of ranks, for the model of the time of an iteration."""
+"""Short profiled runs on several numbers of ranks."""
 
 import json
 from pathlib import Path
 
 from chainer_crossbn.experiments import jobs, records
 from chainer_crossbn.experiments.definitions import Setting
-from chainer_crossbn.experiments.scaling import evaluation
+from chainer_crossbn.experiments.scaling import report
 
 NAME = "scaling"
 TITLE = "Time of an iteration by ranks and batch size (synthetic images)"
@@ -33,7 +33,7 @@ def planned(scale):
 
 
 def model(scale, out):
-    """Fit the model to the finished runs, and write what it says beside them.
+    """Evaluate the finished runs, and write the report on them beside them.
 
     Args:
         scale (Scale): How large.
@@ -47,5 +47,5 @@ def model(scale, out):
     if not plan or not all(records.read(job, out) for job in plan):
         return None
     folder = Path(out, NAME)
-    evaluation.write([str(job.directory(out)) for job in plan], folder)
+    report.write([str(job.directory(out)) for job in plan], folder)
     return json.loads((folder / f"{NAME}.json").read_text())

@@ -6,7 +6,8 @@ import chainer.functions as F
 from chainer_crossbn.functions.max_pooling_2d import max_pooling_2d
 from chainer_crossbn.models.blocks import Blocks, Maker
 
-_CHANNELS_OF_64 = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
+# Channels of the convolutions of each stage, as multiples of the width.
+STAGES = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 
 
 class VGG16(chainer.Chain):
@@ -34,7 +35,7 @@ class VGG16(chainer.Chain):
         least_image_size (int): Side of the smallest images that it takes.
     """
 
-    n_normalizations = sum(len(stage) for stage in _CHANNELS_OF_64)
+    n_normalizations = sum(len(stage) for stage in STAGES)
     least_image_size = 1
 
     def __init__(
@@ -55,7 +56,7 @@ class VGG16(chainer.Chain):
         make = Maker(normalization, self.n_normalizations, initialW)
         stages = []
         in_channels = 3
-        for multiples in _CHANNELS_OF_64:
+        for multiples in STAGES:
             stage = _Stage()
             for multiple in multiples:
                 stage.append(make.conv(in_channels, multiple * width, 3, pad=1))
