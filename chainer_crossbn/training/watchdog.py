@@ -19,6 +19,8 @@ import threading
 import time
 import weakref
 
+from chainer_crossbn import procfs
+
 _CELL = struct.Struct("=Qdq160p")  # places so far, when it came there, PID, the place
 _LOOK_SECONDS = 1.0
 _PAUSE_SECONDS = 5.0
@@ -143,13 +145,9 @@ class Watchdog:
 
 
 def _is_stopped(pid):
-    """Tell whether a process was stopped by a signal, where /proc has it."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            # "PID (NAME) STATE ...", where NAME may hold anything.
-            return file.read().rpartition(")")[2].split()[0] in "Tt"
-    except OSError:
-        return False
+    """Return whether a process was stopped by a signal, where /proc has it."""
+    process = procfs.process(pid)
+    return process is not None and process.state in "Tt"
 
 
 def _shared_memory(node, size):

@@ -5,6 +5,8 @@ import sys
 
 from chainer.training.extensions import PrintReport, ProgressBar
 
+from chainer_crossbn import procfs
+
 _TABLE = (
     "epoch",
     "main/loss",
@@ -61,13 +63,10 @@ def _launcher():
     """Return the PID of the launcher, where it runs on this machine and has a name."""
     pid = os.getppid()
     while pid > 1:
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                # "PID (NAME) STATE PARENT ...", where NAME may hold anything.
-                before, _, after = file.read().rpartition(")")
-        except OSError:  # no /proc
+        process = procfs.process(pid)
+        if process is None:
             return None
-        if before.partition("(")[2].startswith(_LAUNCHERS):
+        if process.name.startswith(_LAUNCHERS):
             return pid
-        pid = int(after.split()[1])
+        pid = process.parent
     return None
