@@ -61,13 +61,13 @@ class GlobalUpdater(StandardUpdater):
             :class:`~chainer_crossbn.datasets.loading.Loader`.
         dropout (RankDropout or None): What the model drops units by, whose random
             numbers are part of snapshots.
+        context (context manager or None): Steps are taken in it.
 
     Attributes:
         dropout (RankDropout or None): As given.
         sums: float64 array of shape (3,): this rank's sum of losses, number of correct
             images and number of images since :meth:`take_sums`.
         train_time (float): Seconds spent in steps so far.
-        context (context manager): Steps are made in it.
         phases (tuple): When the parts of the last step began, and when it ended, in
             seconds of :func:`time.perf_counter`: data, forward, backward, update (the
             all-reduce of the gradients included) and the sums.
@@ -86,12 +86,13 @@ class GlobalUpdater(StandardUpdater):
         device,
         load=loading.in_memory,
         dropout=None,
+        context=None,
     ):
         super().__init__(iterator, optimizer, device=device)
         self.dropout = dropout
         self.sums = numpy.zeros(3)
         self.train_time = 0.0
-        self.context = contextlib.nullcontext()
+        self._context = context or contextlib.nullcontext()
         self.phases = (0.0,) * 6
         self.not_finite = None
         self.note_place = lambda place: None
@@ -102,7 +103,7 @@ class GlobalUpdater(StandardUpdater):
         self._batches = None
 
     def update_core(self):
-        with self.context:
+        with self._context:
             self._make_step()
 
     def _make_step(self):

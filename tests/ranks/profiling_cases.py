@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from chainer_crossbn.models import VGG16, normalizations
-from chainer_crossbn.profiling import Profiler, breakdown, clock, timeline
+from chainer_crossbn.profiling import Profiler, Recorder, breakdown, clock, timeline
 from chainer_crossbn.training.extensions import GlobalEvaluator
 from chainer_crossbn.training.iterators import ShareIterator
 from chainer_crossbn.training.updaters import GlobalUpdater, prime
@@ -79,14 +79,17 @@ def profile(comm, tmp_path, bn, n_epochs=2, **options):
     labels = state.randint(0, 10, len(images)).astype(np.int32)
     np.random.seed(0)
     model = VGG16(10, normalizations.create(bn, comm, **options), width=4, fc_units=8)
+    recorder = Recorder(model, CPU)
     optimizer = chainermn.create_multi_node_optimizer(
-        chainer.optimizers.MomentumSGD(0.01), comm
+        chainer.optimizers.MomentumSGD(0.01), recorder.timed(comm)
     ).setup(model)
     prime(optimizer, comm)
     iterator = ShareIterator(len(images), 2, comm.rank, comm.size, seed=0)
-    updater = GlobalUpdater(iterator, optimizer, images, labels, comm, CPU)
+    updater = GlobalUpdater(
+        iterator, optimizer, images, labels, comm, CPU, context=recorder
+    )
     evaluator = GlobalEvaluator(model, {"test": (images, labels)}, comm, CPU)
-    profiler = Profiler(model, updater, evaluator, comm, CPU)
+    profiler = Profiler(recorder, evaluator, comm)
     trainer = SimpleNamespace(updater=updater, out=str(tmp_path))
     bounds = [time.perf_counter()]
     profiler.initialize(trainer)

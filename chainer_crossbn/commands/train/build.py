@@ -12,7 +12,7 @@ from chainer_crossbn import datasets, models
 from chainer_crossbn.commands.train import console, normalization_options, options
 from chainer_crossbn.datasets.loading import Request
 from chainer_crossbn.functions.rank_dropout import RankDropout
-from chainer_crossbn.profiling import Profiler
+from chainer_crossbn.profiling import Profiler, Recorder
 from chainer_crossbn.training.extensions import EpochStatistics, GlobalEvaluator
 from chainer_crossbn.training.iterators import ShareIterator
 from chainer_crossbn.training.optimizers import MomentumSGD
@@ -69,8 +69,10 @@ def build(setup, path):
     )
     model.to_device(device)
     normalization.prepare(model, first_batch(setup))
+    recorder = Recorder(model, device) if args.profile else None
     optimizer = chainermn.create_multi_node_optimizer(
-        MomentumSGD(args.lr, args.momentum, args.weight_decay), comm
+        MomentumSGD(args.lr, args.momentum, args.weight_decay),
+        recorder.timed(comm) if recorder else comm,
     )
     optimizer.setup(model)
     prime(optimizer, comm)
@@ -98,6 +100,7 @@ def build(setup, path):
         device,
         load=load,
         dropout=dropout,
+        context=recorder,
     )
     updater.note_place = watchdog.at
     trainer = Trainer(updater, (args.epoch, "epoch"), path)
@@ -110,8 +113,8 @@ def build(setup, path):
     evaluator = GlobalEvaluator(model, sets, comm, device, load)
     evaluator.note_place, evaluator.note_moves = watchdog.at, watchdog.moves
     trainer.extend(evaluator)
-    if args.profile:
-        trainer.extend(Profiler(model, updater, evaluator, comm, device))
+    if recorder:
+        trainer.extend(Profiler(recorder, evaluator, comm))
     if args.lr_step:
         # After the log, so that an epoch is logged with the rate that it had.
         trainer.extend(
