@@ -25,8 +25,8 @@ class Evaluation:
         results (dict): From the name of a rule to its :class:`.Results`.
         headline (Results): Those of the first rule.
         map (MapResults or None): The map of learning rates.
-        model (Evaluation or None): The one whose runs the model of an iteration's time
-            is fitted to: this one or the quick check.
+        model (Evaluation or None): The one that has the runs by ranks: this one or the
+            quick check.
         scaling (dict or None): What that model says.
 
     Raises:

@@ -151,12 +151,12 @@ class Recorder(chainer.FunctionHook):
             layout = _layout([(OUTSIDE, False)] * len(key))
         collectives = numpy.array(self._collectives).reshape(-1, 3)
         return Step(
-            layout,
-            numpy.array(self._times).reshape(-1, 2),
-            collectives[:, 0].astype(int),
-            collectives[:, 1:],
-            numpy.array(self._all_reduce),
-            numpy.array(phases),
+            layout=layout,
+            functions=numpy.array(self._times).reshape(-1, 2),
+            parts=collectives[:, 0].astype(int),
+            collectives=collectives[:, 1:],
+            all_reduce=numpy.array(self._all_reduce),
+            phases=numpy.array(phases),
         )
 
     def _record_collective(self, started, ended):

@@ -24,8 +24,8 @@ CONVOLUTIONS = [
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.01])
-def test_clocks_are_told_in_that_of_rank_zero(comm, drift):
-    """Each rank's clock is ahead by 1000 s a rank, and goes faster or slower."""
+def test_clocks_are_converted_to_that_of_rank_zero(comm, drift):
+    """The clock of rank r is ahead by 1000 r s, and may run faster."""
     rate = 1 + drift * comm.rank
 
     def own_clock():
@@ -35,9 +35,9 @@ def test_clocks_are_told_in_that_of_rank_zero(comm, drift):
     earliest, here, latest = time.perf_counter(), own_clock(), time.perf_counter()
     time.sleep(0.01)
     after = clock.read(comm.mpi_comm, own_clock)
-    told = clock.to_rank_zero(np.array([here]), before, after)
+    converted = clock.to_rank_zero(np.array([here]), before, after)
     tolerance = before.uncertainty + after.uncertainty + 1e-6
-    assert earliest - tolerance <= told[0] <= latest + tolerance
+    assert earliest - tolerance <= converted[0] <= latest + tolerance
     assert (before.uncertainty == 0) == (comm.rank == 0)
 
 
@@ -57,7 +57,7 @@ def test_waiting_ends_when_the_last_rank_comes(comm):
 
 
 def test_a_collective_that_ends_before_the_last_rank_comes(comm):
-    """As one may where clocks are not quite the same: none of it is transfer."""
+    """Clocks that differ a little may show one. None of it is transfer."""
     spans = np.array([[float(comm.rank), comm.rank + 0.25]])
     wait, transfer = breakdown.split_collectives(comm.mpi_comm, spans)
     last = comm.rank == comm.size - 1
@@ -73,7 +73,7 @@ def test_ranks_that_differ_in_their_collectives(comm):
 
 
 def profile(comm, tmp_path, bn, n_epochs=2, **options):
-    """Return what the file holds, the model, and bounds of the seconds of training."""
+    """Return the file's content, the model, and bounds of the seconds of training."""
     state = np.random.RandomState(0)
     images = state.randint(0, 256, (6 * comm.size, 3, 32, 32)).astype(np.uint8)
     labels = state.randint(0, 10, len(images)).astype(np.int32)
@@ -181,7 +181,7 @@ def test_layers_are_those_of_the_model(comm, tmp_path):
         assert (wait > 0) == collects, layer
 
 
-def test_time_line_holds_what_is_inside(comm, tmp_path):
+def test_events_lie_in_their_phase(comm, tmp_path):
     content, _, _ = profile(comm, tmp_path, "multigpu")
     line = content["timeline"]
     assert {event[0] for event in line["events"]} == set(range(comm.size))

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy
 from chainer.backend import Device
-from chainer.backends import cuda
 from mpi4py import MPI
 
 from chainer_crossbn import collectives, communicators
@@ -32,8 +31,8 @@ _SLOW_SECONDS = 1e-3
 _ALL_REDUCES = 26  # per step of VGG16
 _VERDICTS = (
     "ready for training",
-    "training runs, but see the warnings",
-    "training can't run: see the errors",
+    "training can run; see the warnings",
+    "training can't run; see the errors",
 )
 
 
@@ -158,13 +157,7 @@ def describe_nodes(all_nodes: list[Node]) -> list[str]:
 def _describe_gpus(node):
     if node.gpu_error is not None:
         return [f"none that Chainer can use: {node.gpu_error}"]
-    nccl = getattr(cuda.cupy.cuda, "nccl", None)
-    has_nccl = nccl is not None and nccl.available
-    driver = cuda.cupy.cuda.runtime.driverGetVersion()
-    lines = [
-        f"CUDA {_release(node.cuda)}, driver for CUDA {_release(driver)}, "
-        + (f"NCCL {nccl.get_version()}" if has_nccl else "no NCCL")
-    ]
+    lines = [node.versions]
     for gpu, n in collections.Counter(node.gpus).items():
         capability = f"{gpu.capability // 10}.{gpu.capability % 10}"
         lines.append(f"{n} x {gpu.name} ({capability}, {gpu.memory / 2**30:.1f} GiB)")
@@ -175,7 +168,10 @@ def _versions(device):
     versions = description.versions_of(device)
     del versions["mpi"]
     for package in ("numba", "mpi4py"):
-        versions[package] = importlib.metadata.version(package)
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "none"
     text = ", ".join(f"{name} {version}" for name, version in versions.items())
     return [text, mpi_library()]
 
@@ -190,10 +186,6 @@ def _render(sections, problems):
     lines += map(str, problems)
     lines.append(f"doctor: {_VERDICTS[exit_status(problems)]}")
     return "\n".join(lines)
-
-
-def _release(version):
-    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def _count(number, noun):

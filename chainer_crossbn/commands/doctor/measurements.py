@@ -56,7 +56,8 @@ def normalization_error(comm: Any, device: Device) -> float:
         numpy.abs(host.send(actual) - expected).max() / numpy.abs(expected).max()
         for actual, expected in ((y.array, x_hat), (variable.grad, gx))
     ]
-    return max(comm.mpi_comm.allgather(float(numpy.max(errors))))
+    # NumPy's maximum of a NaN is NaN, on whichever rank it is.
+    return float(numpy.max(comm.mpi_comm.allgather(numpy.max(errors))))
 
 
 def _mean(v):

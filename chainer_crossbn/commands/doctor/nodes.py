@@ -12,6 +12,7 @@ from typing import NamedTuple, Optional
 
 from chainer.backends import cuda
 
+from chainer_crossbn.collectives.choice import has_nccl
 from chainer_crossbn.commands.doctor.problems import Problem, error, warning
 
 _SHM = "/dev/shm"
@@ -42,6 +43,7 @@ class Node(NamedTuple):
         shm (int or None): Free bytes in ``/dev/shm``.
         gpus (tuple of GPU): GPUs that its first rank can use.
         cuda (int): Version of the CUDA runtime, such as 11080 for 11.8; 0 without.
+        versions (str): Versions of CUDA and NCCL.
         gpu_error (str or None): Why Chainer can't use GPUs.
         has_gpus (bool): Whether there are device files of GPUs.
     """
@@ -52,6 +54,7 @@ class Node(NamedTuple):
     shm: Optional[int] = None
     gpus: tuple[GPU, ...] = ()
     cuda: int = 0
+    versions: str = ""
     gpu_error: Optional[str] = None
     has_gpus: bool = False
 
@@ -85,7 +88,11 @@ def inspect(n_ranks: int, cores: int) -> Node:
         gpus = tuple(_gpu(runtime, i) for i in range(runtime.getDeviceCount()))
     except RuntimeError as caught:
         return node._replace(gpu_error=" ".join(str(caught).split())[:300])
-    return node._replace(gpus=gpus, cuda=runtime.runtimeGetVersion())
+    version = runtime.runtimeGetVersion()
+    nccl = f"NCCL {cuda.cupy.cuda.nccl.get_version()}" if has_nccl() else "no NCCL"
+    driver = _release(runtime.driverGetVersion())
+    versions = f"CUDA {_release(version)}, driver for CUDA {driver}, {nccl}"
+    return node._replace(gpus=gpus, cuda=version, versions=versions)
 
 
 def _gpu(runtime, index):
@@ -95,6 +102,10 @@ def _gpu(runtime, index):
         capability=10 * properties["major"] + properties["minor"],
         memory=properties["totalGlobalMem"],
     )
+
+
+def _release(version):
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def check_node(node: Node, on_gpu: bool) -> Iterator[Problem]:
