@@ -184,21 +184,21 @@ def test_the_extra_time_by_its_parts():
     exact = tsubame_kfc.Variant(1, "exact")
     two, local = exact._replace(n_allreduces=2), exact._replace(backward="local")
     one_node = tsubame_kfc.Layout(8, 1, 2)
-    found = tsubame_kfc.iteration(one_node, exact, middle())
-    extra = found.arithmetic + found.transfer + found.waiting
-    assert found.multigpu == pytest.approx(found.normal + extra)
-    assert min(found.arithmetic, found.transfer, found.waiting) > 0
-    assert found.none < found.normal < found.multigpu
+    once = tsubame_kfc.iteration(one_node, exact, middle())
+    extra = once.arithmetic + once.transfer + once.waiting
+    assert once.multigpu == pytest.approx(once.normal + extra)
+    assert min(once.arithmetic, once.transfer, once.waiting) > 0
+    assert once.none < once.normal < once.multigpu
     # 13 us to synchronize, 2 copies of 7.5, 3 rounds of 0.65.
     each = 13e-6 + 15e-6 + 3 * 0.65e-6
-    assert found.collectives == 26
-    assert found.transfer == pytest.approx(26 * each)
+    assert once.collectives == 26
+    assert once.transfer == pytest.approx(26 * each)
     twice = tsubame_kfc.iteration(one_node, two, middle())
-    assert twice.transfer == pytest.approx(2 * found.transfer)
-    assert twice.waiting == pytest.approx(found.waiting)
+    assert twice.transfer == pytest.approx(2 * once.transfer)
+    assert twice.waiting == pytest.approx(once.waiting)
     half = tsubame_kfc.iteration(one_node, local, middle())
-    assert half.transfer == pytest.approx(found.transfer / 2)
-    assert half.waiting < found.waiting
+    assert half.transfer == pytest.approx(once.transfer / 2)
+    assert half.waiting < once.waiting
     none = tsubame_kfc.iteration(
         one_node, exact, {**middle(), "skew": 0, "rewritten": 0}
     )

@@ -110,11 +110,11 @@ def profile(comm, tmp_path, bn, n_epochs=2, **options):
 def collectives_of(content):
     """Return the layers of the collectives of the time line, by rank, in order."""
     line = content["timeline"]
-    found = {}
+    layers = {}
     for rank, kind, layer, _, _ in line["events"]:
         if kind == "BN transfer":
-            found.setdefault(rank, []).append(line["layers"][layer])
-    return found
+            layers.setdefault(rank, []).append(line["layers"][layer])
+    return layers
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_collectives_belong_to_their_layers(
     expected += [path for path in reversed(norms) for _ in range(backward)]
     if comm.size == 1:
         expected = []
-    found = collectives_of(content)
-    assert all(found.get(rank, []) == expected for rank in range(comm.size)), found
+    layers = collectives_of(content)
+    assert all(layers.get(rank, []) == expected for rank in range(comm.size)), layers
 
 
 @pytest.mark.parametrize("bn", ["none", "normal", "multigpu", "weight"])

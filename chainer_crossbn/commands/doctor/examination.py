@@ -54,15 +54,15 @@ def examine(out: str, announce: Callable[[str], None]) -> int:
     world = MPI.COMM_WORLD
     announce("the first exchange of messages")
     world.Barrier()
-    ranks_here = world.Split_type(MPI.COMM_TYPE_SHARED)
-    here = nodes.inspect(ranks_here.size, devices.count_cores(ranks_here))
-    first_ranks = world.allgather(here if ranks_here.rank == 0 else None)
-    all_nodes = [node for node in first_ranks if node is not None]
+    node_comm = world.Split_type(MPI.COMM_TYPE_SHARED)
+    node = nodes.inspect(node_comm.size, devices.count_cores(node_comm))
+    gathered = world.allgather(node if node_comm.rank == 0 else None)
+    all_nodes = [each for each in gathered if each is not None]
     # The choices of train_cifar.py, by the same functions.
     choice = Namespace(gpu=False, cpu=False, communicator=None)
-    device, reason = devices.choose(choice, world, ranks_here)
+    device, reason = devices.choose(choice, world, node_comm)
     on_gpu = device.xp is not numpy
-    problems = [p for node in all_nodes for p in nodes.check_node(node, on_gpu)]
+    problems = [p for each in all_nodes for p in nodes.check_node(each, on_gpu)]
     sections = {
         "versions": _versions(device),
         "ranks": describe_nodes(all_nodes),
@@ -80,17 +80,17 @@ def examine(out: str, announce: Callable[[str], None]) -> int:
         sections["training"].append(f"statistics by {collective}")
         if exit_status(problems) < 2:
             comm = communicators.create(choice.communicator, world)
-            measured, found = _measure(comm, device, announce)
+            measured, new_problems = _measure(comm, device, announce)
             sections.update(measured)
-            problems += found
+            problems += new_problems
     except (UsageError, ValueError, CollectiveError) as caught:
         problems.append(error(str(caught)))
     announce("the end")
     status = 0
     if world.rank == 0:
-        results, of_results = nodes.check_results(out)
+        results, disk_problems = nodes.check_results(out)
         sections["results"] = [results]
-        problems += of_results
+        problems += disk_problems
         status = exit_status(problems)
         print(_render(sections, problems), flush=True)
     return world.bcast(status)
