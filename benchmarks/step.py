@@ -84,7 +84,7 @@ def our_step(bn, batch, width, fc_units, name, without=None, profiled=False):
     from chainer_crossbn.datasets.loading import Request
     from chainer_crossbn.kernels.cpu.memory import keep_freed_memory
     from chainer_crossbn.models import normalizations
-    from chainer_crossbn.profiling import Profiler
+    from chainer_crossbn.profiling import Profiler, Recorder
     from chainer_crossbn.training.optimizers import MomentumSGD
     from chainer_crossbn.training.updaters import GlobalUpdater, prime
 
@@ -93,8 +93,10 @@ def our_step(bn, batch, width, fc_units, name, without=None, profiled=False):
     kernels.precompile()
     comm = communicators.create("naive" if without == "communicator" else "host", WORLD)
     model = create(name, normalizations.create(bn, comm), width, fc_units)
+    cpu = chainer.get_device("@numpy")
+    recorder = Recorder(model, cpu) if profiled else None
     optimizer = chainermn.create_multi_node_optimizer(
-        MomentumSGD(0.01, 0.9, 5e-4), comm
+        MomentumSGD(0.01, 0.9, 5e-4), recorder.timed(comm) if recorder else comm
     )
     prime(optimizer.setup(model), comm)
     if without == "optimizer":
@@ -111,13 +113,14 @@ def our_step(bn, batch, width, fc_units, name, without=None, profiled=False):
             while True:
                 yield Request(np.arange(batch))
 
-    cpu = chainer.get_device("@numpy")
-    updater = GlobalUpdater({"main": Iterator()}, optimizer, *data, comm, cpu)
+    updater = GlobalUpdater(
+        {"main": Iterator()}, optimizer, *data, comm, cpu, context=recorder
+    )
     if not profiled:
         return updater.update_core
     trainer = SimpleNamespace(updater=updater)
     evaluator = SimpleNamespace(seconds=0.0)
-    profiler = Profiler(model, updater, evaluator, comm, cpu)
+    profiler = Profiler(recorder, evaluator, comm)
     profiler.initialize(trainer)
 
     def step():

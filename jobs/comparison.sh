@@ -3,30 +3,30 @@
 #
 #     sh jobs/comparison.sh mpiexec -n 8
 #
-# First the doctor; then noBN, normalBN and multigpuBN in turn, each gone on with where it
-# was stopped; then the figures. Exit status: that of what failed, or 75 where the time
-# was up: the same command goes on. Variables:
+# It runs the doctor, then trains noBN, normalBN and multigpuBN, and draws the figures.
+# Networks whose training was stopped are resumed. Exit status: that of the command that
+# failed, or 75 if the time is up; then run the same command again. Variables:
 #
-#     BATCHSIZE   images a rank (64)
-#     SEED        (0)
-#     NETWORKS    (none normal multigpu)
-#     OUT         directory that gathers the runs (result)
-#     DATA        where CIFAR-10 lies (Chainer's cache)
-#     FLAGS       more flags of train_cifar.py
-#     STOP_AFTER  seconds until a snapshot is taken and all ends (never)
+#     BATCHSIZE   images per rank (64)
+#     SEED        random seed (0)
+#     NETWORKS    networks to train (none normal multigpu)
+#     OUT         directory of the runs (result)
+#     DATA        directory of CIFAR-10 (Chainer's cache)
+#     FLAGS       additional flags of train_cifar.py
+#     STOP_AFTER  seconds after which a run takes a snapshot and ends (unlimited)
 set -eu
 cd "$(dirname "$0")/.."
 : "${BATCHSIZE:=64}" "${SEED:=0}" "${NETWORKS:=none normal multigpu}" "${OUT:=result}"
 : "${DATA:=}" "${FLAGS:=}" "${STOP_AFTER:=}"
 begun=$(date +%s)
-# Other nodes may have another PATH.
+# PATH may differ on other nodes.
 python=$(command -v python)
 
 time_is_up() {
     [ -n "$STOP_AFTER" ] && [ $(($(date +%s) - begun)) -ge "$STOP_AFTER" ]
 }
 
-# Runs a command, to which SIGUSR1 is sent when the time is up.
+# Runs a command, and sends it SIGUSR1 when the time is up.
 limited() {
     if [ -n "$STOP_AFTER" ]; then
         left=$((begun + STOP_AFTER - $(date +%s)))
@@ -37,18 +37,18 @@ limited() {
 
 status=0
 "$@" "$python" -m chainer_crossbn doctor --out "$OUT" || status=$?
-# 1: something will hurt, but it runs.
+# 1: there are warnings, but training runs.
 [ "$status" -le 1 ] || exit "$status"
 
 for bn in $NETWORKS; do
     name=$bn-b$BATCHSIZE-s$SEED
     status=0
-    # FLAGS are several words.
+    # FLAGS may be several words.
     # shellcheck disable=SC2086
     time_is_up || limited "$@" "$python" train_cifar.py --resume auto --bn "$bn" \
         --batchsize "$BATCHSIZE" --seed "$SEED" --out "$OUT" --name "$name" \
         ${DATA:+--data "$DATA"} $FLAGS || status=$?
-    # Written last.
+    # A run writes this file last.
     if [ ! -e "$OUT/$name/statistics.json" ]; then
         if time_is_up; then
             echo "comparison.sh: the time is up at $name; the same command goes on"

@@ -5,14 +5,14 @@
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --time=24:00:00
-# The paper's comparison under Slurm, from the top of the clone:
+# The paper's comparison under Slurm. Submit it from the top of the clone:
 #
 #     BATCHSIZE=2 sbatch --ntasks-per-node=4 --gres=gpu:4 jobs/slurm.sh
 #
-# What each site names in its own way (partition, account, GPUs) goes on the command line.
-# LAUNCH is "mpiexec", whose MPICH starts its ranks by srun, or, for a site's own MPI, such
-# as "srun --mpi=pmix". Where the time is up the job is queued again and goes on. See
-# comparison.sh for the other variables.
+# Site-specific options (partition, account, GPUs) go on the command line. LAUNCH is
+# "mpiexec" by default, which starts the ranks by srun (MPICH); for a site's own MPI it is
+# for example "srun --mpi=pmix". If the time is up, the job is queued again and resumes.
+# See comparison.sh for the other variables.
 set -eu
 launch=${LAUNCH:-mpiexec}
 if [ -n "${SLURM_JOB_END_TIME:-}" ]; then

@@ -506,7 +506,7 @@ def two_rules(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(rules, "COMMITTED", root / "none")
     claim = {"verdict": "can't be told", "deciding": "1.0 to 1.2", "found": []}
-    model = {"claim7": claim, "checks": []}
+    model = {"claim7": claim, "observations": []}
     patch.setattr(scaling_runs, "model", lambda *_: model)
     write_all(quick, AT_QUICK_CHECK)
     write_map(quick, {"none": 0.002, "normal": 0.016, "multigpu": 0.032})

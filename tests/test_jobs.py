@@ -98,7 +98,7 @@ def test_hostfile(tmp_path, start):
     hosts.write_text("localhost:2\n")
     done = start("hostfile.sh", hosts, RANKS="2")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("ranks        2 on 1 node") == 1, "the doctor"
+    assert done.stdout.count("2 on 1 node\n") == 1, "the doctor"
     assert runs(tmp_path) == {f"{bn}-b4-s0": 2 for bn in NETWORKS}
     assert (tmp_path / "result" / "accuracy.png").exists()
     again = start("hostfile.sh", hosts, RANKS="2")

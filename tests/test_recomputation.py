@@ -68,7 +68,7 @@ def test_functions_of_a_block_are_noted_by_layer():
     layouts = []
     for recomputed in (False, True):
         model = made("resnet20", recomputed)
-        recorder = Recorder(model)
+        recorder = Recorder(model, chainer.get_device("@numpy"))
         with recorder:
             F.sum(model(images(2))).backward()
         layouts.append(recorder.take_step((0.0,) * 6).layout)

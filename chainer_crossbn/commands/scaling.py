@@ -1,23 +1,24 @@
-"""The command line: directories of profiled runs in, tables and a figure out."""
+"""``python -m chainer_crossbn scaling``: tables from profiled runs."""
 
 from pathlib import Path
+from typing import Optional
 
 from chainer_crossbn.commands.command_line import Parser, complain, conclude
 from chainer_crossbn.errors import UsageError
-from chainer_crossbn.experiments.scaling import evaluation
+from chainer_crossbn.experiments.scaling import report
 
 _PROGRAM = "chainer_crossbn scaling"
 
 
-def main(argv=None):
-    """Fit the model to profiled runs, and write what it says.
+def main(argv: Optional[list[str]] = None) -> int:
+    """Write the times of profiled runs, and the evaluation of claim 7.
 
     Args:
         argv (list of str or None): Arguments; those of the process by default.
 
     Returns:
-        int: Exit status: 0, or 2 where the user asked for something that can't be done
-        (said in one line on standard error, and nothing is written).
+        int: Exit status: 0, or 2 after an error of the user, which is one line on
+        standard error; then nothing is written.
     """
     refusals = UsageError, FileNotFoundError
     return conclude(_PROGRAM, lambda: _run(_parser().parse_args(argv)), refusals)
@@ -26,8 +27,9 @@ def main(argv=None):
 def _parser():
     parser = Parser(
         prog=f"python -m {_PROGRAM}",
-        description="Model the time of an iteration from profiled runs, check it, and "
-        "extrapolate it to more ranks.",
+        description="Tabulate the times of iterations of profiled runs by ranks, and "
+        "evaluate the paper's claim 7 (synchronizing takes the extra time) in a model "
+        "of its machine.",
     )
     parser.add_argument(
         "paths",
@@ -43,10 +45,8 @@ def _parser():
 
 def _run(arguments):
     folder = Path(arguments.out or arguments.paths[0])
-    text, written, skipped = evaluation.write(arguments.paths, folder)
+    text, written, skipped = report.write(arguments.paths, folder)
     for path, reason in skipped:
         complain(_PROGRAM, f"skipped {path}: {reason}")
-    print(text, flush=True)
-    for first, *others in written:
-        wrote = [f"wrote {first}", *(path.name for path in others)]
-        print(" and ".join(wrote), flush=True)
+    print(text)
+    print(f"wrote {' and '.join(map(str, written))}", flush=True)

@@ -15,5 +15,7 @@ To read it from the question to the answer:
 claims under every rule.
 
 Everywhere, ``out`` is the directory that contains the runs, and ``scale`` their
-:class:`.definitions.Scale`. Nothing here imports Chainer or MPI.
+:class:`.definitions.Scale`. Nothing here imports Chainer or MPI, except the
+model of claim 7 (:mod:`.scaling`), which imports the table of VGG16's layers when it is
+evaluated.
 """

@@ -33,7 +33,7 @@ from chainer_crossbn.experiments.results import (
     Results,
     deviations,
 )
-from chainer_crossbn.experiments.scaling import judging
+from chainer_crossbn.experiments.scaling import claim7
 from chainer_crossbn.plotting import networks
 from chainer_crossbn.plotting.papers import PAPER_SECONDS
 from chainer_crossbn.runs.reading import TRAIN_ACCURACY, TRAIN_LOSS
@@ -294,7 +294,7 @@ def _synchronization(results):
     claim = results.evaluation.scaling["claim7"]
     if claim is None:
         return Judgement(UNCLEAR, "no all-reduce", ("no all-reduce was timed",))
-    verdicts = {judging.HOLDS: HOLDS, judging.FAILS: FAILS, judging.UNCLEAR: UNCLEAR}
+    verdicts = {claim7.HOLDS: HOLDS, claim7.FAILS: FAILS, claim7.UNCLEAR: UNCLEAR}
     verdict = verdicts[claim["verdict"]]
     return Judgement(verdict, claim["deciding"], tuple(claim["found"]))
 

@@ -31,8 +31,9 @@ from chainer_crossbn.experiments.definitions import (
 )
 from chainer_crossbn.experiments.results import Evaluation
 from chainer_crossbn.experiments.rules import read_choice
-from chainer_crossbn.plotting import files, networks, style
-from chainer_crossbn.text_tables import markdown
+from chainer_crossbn.experiments.scaling import report as scaling_report
+from chainer_crossbn.experiments.scaling.observations import Observation
+from chainer_crossbn.plotting import files, style
 
 NAME = "REPRODUCTION.md"
 QUICK_CHECK = "laptop"
@@ -232,26 +233,13 @@ def _scaling(evaluation: Evaluation, parent: Path) -> str:
         return "Its runs are missing."
     name, source = scaling_runs.NAME, evaluation.scaling_source
     folder = Path(os.path.relpath(Path(source.out, name), parent))
-    checks = [
-        (
-            networks.name(check["network"]),
-            check["batch"],
-            check["ranks"],
-            check["left_out"],
-            f"{1e3 * check['predicted']:.1f}",
-            f"{1e3 * check['measured']:.1f}",
-            f"{check['error']:+.0%}",
-        )
-        for check in evaluation.scaling["checks"]
-    ]
-    head = ("network", "batch", "ranks", "fitted without")
-    head += ("predicted [ms]", "measured [ms]", "error")
-    parts = [markdown(head, checks)]
+    observed = [Observation(**each) for each in evaluation.scaling["observations"]]
+    parts = [scaling_report.table(observed)]
     if source is not evaluation:
         parts.insert(0, _FROM_QUICK_CHECK)
-    if Path(source.out, name, f"{name}.png").exists():
-        parts.append(f"![Time of an iteration]({folder / name}.png)")
-    parts.append(f"[All of the model]({folder / name}.md), with its sources.")
+    parts.append(
+        f"[The model of claim 7]({folder / name}.md), with the sources of its numbers."
+    )
     return "\n\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Short runs on several numbers of ranks, for the model of the time of an iteration."""
+"""Short profiled runs on several numbers of ranks."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from chainer_crossbn.experiments import jobs, records
 from chainer_crossbn.experiments.definitions import NORMALIZED, Scale, Setting
-from chainer_crossbn.experiments.scaling import evaluation
+from chainer_crossbn.experiments.scaling import report
 
 NAME = "scaling"
 TITLE = "Time of an iteration by ranks and batch size (synthetic images)"
@@ -29,7 +29,7 @@ def planned(scale: Scale) -> list[jobs.Job]:
 
 
 def model(scale: Scale, out: str) -> Optional[dict[str, Any]]:
-    """Fit the model to the finished runs, and write its results beside them.
+    """Evaluate the finished runs, and write the report on them beside them.
 
     Returns:
         dict or None: The content of ``scaling.json``; ``None`` where a run is missing,
@@ -39,5 +39,5 @@ def model(scale: Scale, out: str) -> Optional[dict[str, Any]]:
     if not plan or not all(records.read(job, out) for job in plan):
         return None
     folder = Path(out, NAME)
-    evaluation.write([str(job.directory(out)) for job in plan], folder)
+    report.write([str(job.directory(out)) for job in plan], folder)
     return json.loads((folder / f"{NAME}.json").read_text())

@@ -12,7 +12,8 @@ from chainer_crossbn.functions.max_pooling_2d import max_pooling_2d
 from chainer_crossbn.models.blocks import Blocks, FullyConnected, Maker
 from chainer_crossbn.models.normalizations import Normalization
 
-_CHANNELS_OF_64 = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
+# Channels of the convolutions of each stage, as multiples of the width.
+STAGES = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 
 
 class VGG16(FullyConnected):
@@ -40,7 +41,7 @@ class VGG16(FullyConnected):
         least_image_size (int): Side of the smallest supported images.
     """
 
-    n_normalizations = sum(len(stage) for stage in _CHANNELS_OF_64)
+    n_normalizations = sum(len(stage) for stage in STAGES)
     least_image_size = 1
 
     def __init__(
@@ -58,7 +59,7 @@ class VGG16(FullyConnected):
         make = Maker(normalization, self.n_normalizations, initialW)
         stages = []
         in_channels = 3
-        for multiples in _CHANNELS_OF_64:
+        for multiples in STAGES:
             stage = _Stage()
             for multiple in multiples:
                 stage.append(make.conv(in_channels, multiple * width, 3, pad=1))

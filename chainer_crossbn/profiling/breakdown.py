@@ -1,6 +1,6 @@
-"""The parts that the time of training iterations is made of."""
+"""The components of the time of training iterations."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -27,13 +27,13 @@ class Iteration(NamedTuple):
 
     Attributes:
         step (Step): Its training step.
-        wall (float): From the end of the iteration before to its own.
-        evaluation (float): Of it, evaluation.
-        bn_wait (array): float64, shape (m,): until the last rank came to each
+        wall (float): From the end of the previous iteration to its own.
+        evaluation (float): The part of it that is evaluation.
+        bn_wait (array): float64, shape (m,): until the last rank reaches each
             collective of the step.
         bn_transfer (array): float64, shape (m,): from then to the collective's end.
-        all_reduce_wait (float): The same of the all-reduce of the gradients.
-        all_reduce_transfer (float): Likewise.
+        all_reduce_wait, all_reduce_transfer (float): The same for the all-reduce of the
+            gradients.
     """
 
     step: Step
@@ -45,8 +45,10 @@ class Iteration(NamedTuple):
     all_reduce_transfer: float
 
 
-def split_collectives(mpi_comm, spans):
-    """Tell waiting for the slowest rank from the collectives themselves.
+def split_collectives(
+    mpi_comm: Any, spans: numpy.ndarray
+) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Split collectives into waiting for the slowest rank and transfer.
 
     Args:
         mpi_comm (mpi4py.MPI.Comm): The ranks of the collectives; all call it together.
@@ -54,8 +56,8 @@ def split_collectives(mpi_comm, spans):
             collectives, in seconds of a clock that the ranks share.
 
     Returns:
-        tuple: Two float64 arrays of shape (n,), in seconds: until the last rank came,
-        and from then until the end.
+        tuple: Two float64 arrays of shape (n,), in seconds: until the last rank
+        arrives, and from then to the end.
 
     Raises:
         ValueError: If the ranks made different numbers of collectives.
@@ -68,8 +70,8 @@ def split_collectives(mpi_comm, spans):
     return wait, spans[:, 1] - spans[:, 0] - wait
 
 
-def components(iteration):
-    """Return what the time of an iteration is made of.
+def components(iteration: Iteration) -> numpy.ndarray:
+    """Return the components of the time of an iteration.
 
     Args:
         iteration (Iteration): Of one rank.
@@ -85,21 +87,23 @@ def components(iteration):
     bn_backward = seconds[layout.normalizes & layout.backward].sum()
     wait, transfer = iteration.bn_wait.sum(), iteration.bn_transfer.sum()
     data, forward, backward, update, _ = numpy.diff(step.phases)
-    all_reduce = iteration.all_reduce_wait, iteration.all_reduce_transfer
-    found = (
+    all_reduce = iteration.all_reduce_wait + iteration.all_reduce_transfer
+    known = (
         data,
         forward - bn_forward,
         backward - bn_backward,
         bn_forward + bn_backward - wait - transfer,
-        *(wait, transfer),
-        *all_reduce,
-        update - sum(all_reduce),
+        wait,
+        transfer,
+        iteration.all_reduce_wait,
+        iteration.all_reduce_transfer,
+        update - all_reduce,
         iteration.evaluation,
     )
-    return numpy.array((*found, iteration.wall - sum(found)))
+    return numpy.array((*known, iteration.wall - sum(known)))
 
 
-def by_layer(iterations):
+def by_layer(iterations: list[Iteration]) -> dict[str, numpy.ndarray]:
     """Return the mean time of each layer in an iteration.
 
     Args:
@@ -110,11 +114,13 @@ def by_layer(iterations):
         order of ``OF_LAYERS``; forward and backward without waiting and transfer.
     """
     totals = {}
-    for step, _, _, wait, transfer, _, _ in iterations:
+    for iteration in iterations:
+        step = iteration.step
         n = len(step.functions)
         times = step.functions[:, 1] - step.functions[:, 0]
-        waits, transfers = (numpy.bincount(step.parts, v, n) for v in (wait, transfer))
-        # The steps of an epoch share a layout or two.
+        waits = numpy.bincount(step.parts, iteration.bn_wait, n)
+        transfers = numpy.bincount(step.parts, iteration.bn_transfer, n)
+        # The steps of an epoch share one or two layouts.
         _, total = totals.setdefault(
             id(step.layout), (step.layout, numpy.zeros((3, n)))
         )

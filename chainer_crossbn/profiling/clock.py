@@ -1,12 +1,15 @@
-"""The clocks of the ranks, told in that of rank 0.
+"""Conversion of the ranks' clocks to that of rank 0.
 
-A rank asks rank 0 for its time; the answer belongs to the middle of the round trip, to
-half of its length (Cristian, "Probabilistic clock synchronization", 1989). Of many, the
-shortest counts.
+A rank asks rank 0 for its time. The answer is the time in the middle of the round trip,
+with an uncertainty of half of its length (Cristian, "Probabilistic clock
+synchronization", 1989). The shortest of many round trips is used.
 """
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy
 
 from chainer_crossbn.collectives import yield_core
 
@@ -16,12 +19,12 @@ _NAP = 2e-3
 
 
 class Reading(NamedTuple):
-    """What rank 0's clock shows beside this rank's.
+    """A comparison of this rank's clock with that of rank 0.
 
     Attributes:
         here (float): Seconds of this rank's clock.
-        offset (float): Seconds that rank 0's clock is ahead of it.
-        uncertainty (float): Seconds that ``offset`` may be wrong by.
+        offset (float): Seconds by which rank 0's clock is ahead.
+        uncertainty (float): Largest error of ``offset`` in seconds.
     """
 
     here: float
@@ -29,7 +32,7 @@ class Reading(NamedTuple):
     uncertainty: float
 
 
-def read(mpi_comm, clock=time.perf_counter):
+def read(mpi_comm: Any, clock: Callable[[], float] = time.perf_counter) -> Reading:
     """Compare this rank's clock with rank 0's; all ranks call it together.
 
     Args:
@@ -37,13 +40,13 @@ def read(mpi_comm, clock=time.perf_counter):
         clock (callable): Returns this rank's time in seconds.
 
     Returns:
-        Reading: Of offset 0 on rank 0.
+        Reading: On rank 0 its offset is 0.
     """
     if mpi_comm.rank == 0:
         for rank in range(1, mpi_comm.size):
             _answer(mpi_comm, rank, clock)
         return Reading(clock(), 0.0, 0.0)
-    # Out of the way of the ranks whose turn it is.
+    # Leaves the cores to the ranks whose turn it is.
     while not mpi_comm.iprobe(0, _TAG):
         time.sleep(_NAP)
     mpi_comm.recv(source=0, tag=_TAG)
@@ -61,7 +64,7 @@ def _answer(mpi_comm, rank, clock):
 
 
 def _receive(mpi_comm, source):
-    # MPI itself would keep a core that the other may need.
+    # MPI itself would occupy a core that the other rank may need.
     while not mpi_comm.iprobe(source, _TAG):
         yield_core()
     return mpi_comm.recv(source=source, tag=_TAG)
@@ -76,10 +79,12 @@ def _ask(mpi_comm, clock):
     return Reading(here, there - here, (ended - started) / 2)
 
 
-def to_rank_zero(times, before, after):
-    """Tell times of this rank's clock in rank 0's.
+def to_rank_zero(
+    times: numpy.ndarray, before: Reading, after: Reading
+) -> numpy.ndarray:
+    """Convert times of this rank's clock to rank 0's.
 
-    Between two readings the clocks are taken to drift apart evenly.
+    The drift between two readings is assumed to be constant.
 
     Args:
         times: float64 array of any shape, seconds of this rank's clock.

@@ -1,9 +1,11 @@
 """One iteration of all ranks as a list of events."""
 
+from chainer_crossbn.profiling.breakdown import Iteration
+
 PHASES = ("data", "forward", "backward", "update")
 
 
-def of_rank(iteration):
+def events_of_rank(iteration: Iteration) -> list[tuple[str, str, float, float]]:
     """Return the events of an iteration on one rank.
 
     Args:
@@ -11,8 +13,8 @@ def of_rank(iteration):
 
     Returns:
         list of tuple: (kind, layer, start, duration), in seconds of that clock. Kinds
-        are those of ``PHASES``, which hold all others; ``function`` and ``gradient``
-        (a function's forward and backward pass), which hold ``BN wait`` and ``BN
+        are those of ``PHASES``, which contain all others; ``function`` and ``gradient``
+        (a function's forward and backward pass), which contain ``BN wait`` and ``BN
         transfer``; ``all-reduce wait`` and ``all-reduce transfer``.
     """
     step = iteration.step
@@ -40,22 +42,23 @@ def of_rank(iteration):
     return events
 
 
-def of_ranks(events):
-    """Put the ranks' events into one table.
+def table(events: list[list[tuple[str, str, float, float]]]) -> dict[str, list]:
+    """Merge the events of the ranks into one table.
 
     Args:
-        events (list of list of tuple): As :func:`of_rank` returns them, of each rank.
+        events (list of list of tuple): The events of each rank, as
+            :func:`events_of_rank` returns them.
 
     Returns:
         dict: ``layers``, a list of paths, and ``events``, a list of [rank, kind, number
         of the layer, start, duration], in whole microseconds from the first start on.
     """
-    started = min(start for of_one in events for _, _, start, _ in of_one)
-    layers = sorted({layer for of_one in events for _, layer, _, _ in of_one})
+    started = min(start for of_rank in events for _, _, start, _ in of_rank)
+    layers = sorted({layer for of_rank in events for _, layer, _, _ in of_rank})
     numbers = {layer: number for number, layer in enumerate(layers)}
-    table = [
+    rows = [
         [rank, kind, numbers[layer], round((start - started) * 1e6), round(span * 1e6)]
-        for rank, of_one in enumerate(events)
-        for kind, layer, start, span in of_one
+        for rank, of_rank in enumerate(events)
+        for kind, layer, start, span in of_rank
     ]
-    return {"layers": layers, "events": table}
+    return {"layers": layers, "events": rows}

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import time
-from typing import Optional
 
 import chainer
 import chainer.functions as F
@@ -64,13 +63,13 @@ class GlobalUpdater(StandardUpdater):
         dropout (RankDropout or None): The dropout function of the model, whose random
             numbers are part of snapshots.
         progress (Progress or None): Receives this rank's progress.
+        context (context manager or None): Steps are taken in it.
 
     Attributes:
         dropout (RankDropout or None): As given.
         sums: float64 array of shape (3,): this rank's sum of losses, number of correct
             images and number of images since the last :meth:`take_sums`.
         train_time (float): Seconds spent in steps so far.
-        context (context manager): Entered around each step.
         phases (tuple): When the parts of the last step began, and when it ended, in
             seconds of :func:`time.perf_counter`: data, forward, backward, update (with
             the all-reduce of the gradients) and the sums.
@@ -89,12 +88,13 @@ class GlobalUpdater(StandardUpdater):
         load=loading.in_memory,
         dropout=None,
         progress: Optional[Progress] = None,
+        context: Optional[contextlib.AbstractContextManager] = None,
     ):
         super().__init__(iterator, optimizer, device=device)
         self.dropout = dropout
         self.sums = numpy.zeros(3)
         self.train_time = 0.0
-        self.context = contextlib.nullcontext()
+        self._context = context or contextlib.nullcontext()
         self.phases = (0.0,) * 6
         self.not_finite = None
         self._images = images
@@ -105,7 +105,7 @@ class GlobalUpdater(StandardUpdater):
         self._batches = None
 
     def update_core(self):
-        with self.context:
+        with self._context:
             self._make_step()
 
     def _make_step(self):

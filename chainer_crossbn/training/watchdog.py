@@ -21,6 +21,7 @@ import weakref
 
 import numpy
 
+from chainer_crossbn import procfs
 from chainer_crossbn.training.progress import Progress
 
 # Per rank: how many places it has reached, the last one in UTF-8, when it last made
@@ -150,12 +151,8 @@ class Watchdog(Progress):
 
 def _is_stopped(pid):
     """Return whether a process is stopped by a signal, as far as /proc tells."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            # "PID (NAME) STATE ...", where NAME may hold anything.
-            return file.read().rpartition(")")[2].split()[0] in "Tt"
-    except OSError:
-        return False
+    process = procfs.process(pid)
+    return process is not None and process.state in "Tt"
 
 
 def _shared_memory(node, size):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from chainer_crossbn.models import VGG16, normalizations
-from chainer_crossbn.profiling import Profiler, breakdown, clock, timeline
+from chainer_crossbn.profiling import Profiler, Recorder, breakdown, clock, timeline
 from chainer_crossbn.training.extensions import GlobalEvaluator
 from chainer_crossbn.training.iterators import ShareIterator
 from chainer_crossbn.training.updaters import GlobalUpdater, prime
@@ -24,8 +24,8 @@ CONVOLUTIONS = [
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.01])
-def test_clocks_are_told_in_that_of_rank_zero(comm, drift):
-    """Each rank's clock is ahead by 1000 s a rank, and goes faster or slower."""
+def test_clocks_are_converted_to_that_of_rank_zero(comm, drift):
+    """The clock of rank r is ahead by 1000 r s, and may run faster."""
     rate = 1 + drift * comm.rank
 
     def own_clock():
@@ -35,9 +35,9 @@ def test_clocks_are_told_in_that_of_rank_zero(comm, drift):
     earliest, here, latest = time.perf_counter(), own_clock(), time.perf_counter()
     time.sleep(0.01)
     after = clock.read(comm.mpi_comm, own_clock)
-    told = clock.to_rank_zero(np.array([here]), before, after)
+    converted = clock.to_rank_zero(np.array([here]), before, after)
     tolerance = before.uncertainty + after.uncertainty + 1e-6
-    assert earliest - tolerance <= told[0] <= latest + tolerance
+    assert earliest - tolerance <= converted[0] <= latest + tolerance
     assert (before.uncertainty == 0) == (comm.rank == 0)
 
 
@@ -57,7 +57,7 @@ def test_waiting_ends_when_the_last_rank_comes(comm):
 
 
 def test_a_collective_that_ends_before_the_last_rank_comes(comm):
-    """As one may where clocks are not quite the same: none of it is transfer."""
+    """Clocks that differ a little may show one. None of it is transfer."""
     spans = np.array([[float(comm.rank), comm.rank + 0.25]])
     wait, transfer = breakdown.split_collectives(comm.mpi_comm, spans)
     last = comm.rank == comm.size - 1
@@ -73,20 +73,23 @@ def test_ranks_that_differ_in_their_collectives(comm):
 
 
 def profile(comm, tmp_path, bn, n_epochs=2, **options):
-    """Return what the file holds, the model, and bounds of the seconds of training."""
+    """Return the file's content, the model, and bounds of the seconds of training."""
     state = np.random.RandomState(0)
     images = state.randint(0, 256, (6 * comm.size, 3, 32, 32)).astype(np.uint8)
     labels = state.randint(0, 10, len(images)).astype(np.int32)
     np.random.seed(0)
     model = VGG16(10, normalizations.create(bn, comm, **options), width=4, fc_units=8)
+    recorder = Recorder(model, CPU)
     optimizer = chainermn.create_multi_node_optimizer(
-        chainer.optimizers.MomentumSGD(0.01), comm
+        chainer.optimizers.MomentumSGD(0.01), recorder.timed(comm)
     ).setup(model)
     prime(optimizer, comm)
     iterator = ShareIterator(len(images), 2, comm.rank, comm.size, seed=0)
-    updater = GlobalUpdater(iterator, optimizer, images, labels, comm, CPU)
+    updater = GlobalUpdater(
+        iterator, optimizer, images, labels, comm, CPU, context=recorder
+    )
     evaluator = GlobalEvaluator(model, {"test": (images, labels)}, comm, CPU)
-    profiler = Profiler(model, updater, evaluator, comm, CPU)
+    profiler = Profiler(recorder, evaluator, comm)
     trainer = SimpleNamespace(updater=updater, out=str(tmp_path))
     bounds = [time.perf_counter()]
     profiler.initialize(trainer)
@@ -107,11 +110,11 @@ def profile(comm, tmp_path, bn, n_epochs=2, **options):
 def collectives_of(content):
     """Return the layers of the collectives of the time line, by rank, in order."""
     line = content["timeline"]
-    found = {}
+    layers = {}
     for rank, kind, layer, _, _ in line["events"]:
         if kind == "BN transfer":
-            found.setdefault(rank, []).append(line["layers"][layer])
-    return found
+            layers.setdefault(rank, []).append(line["layers"][layer])
+    return layers
 
 
 @pytest.mark.parametrize(
@@ -132,8 +135,8 @@ def test_collectives_belong_to_their_layers(
     expected += [path for path in reversed(norms) for _ in range(backward)]
     if comm.size == 1:
         expected = []
-    found = collectives_of(content)
-    assert all(found.get(rank, []) == expected for rank in range(comm.size)), found
+    layers = collectives_of(content)
+    assert all(layers.get(rank, []) == expected for rank in range(comm.size)), layers
 
 
 @pytest.mark.parametrize("bn", ["none", "normal", "multigpu", "weight"])
@@ -178,7 +181,7 @@ def test_layers_are_those_of_the_model(comm, tmp_path):
         assert (wait > 0) == collects, layer
 
 
-def test_time_line_holds_what_is_inside(comm, tmp_path):
+def test_events_lie_in_their_phase(comm, tmp_path):
     content, _, _ = profile(comm, tmp_path, "multigpu")
     line = content["timeline"]
     assert {event[0] for event in line["events"]} == set(range(comm.size))

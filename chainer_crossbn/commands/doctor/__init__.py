@@ -1,4 +1,4 @@
-"""Tell in one screen whether a machine, or a cluster, is fit for training.
+"""Check on one screen whether a machine, or a cluster, is ready for training.
 
 ``python -m chainer_crossbn doctor``, alone or under ``mpiexec``.
 """

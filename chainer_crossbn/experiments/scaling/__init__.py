@@ -1,8 +1,7 @@
-"""A model of the time of an iteration, from profiled runs; needs no Chainer.
+"""Times of iterations by ranks, and the paper's claim 7, from profiled runs.
 
-``python -m chainer_crossbn scaling PATH...`` evaluates it. :mod:`.observations`
-reads runs, :mod:`.model` is fitted to them, :mod:`.checks` predicts what it was not
-fitted to, :mod:`.extrapolation` goes on to more ranks over :mod:`.interconnects`, and
-:mod:`.synchronization` evaluates claim 7 of the paper on :mod:`.tsubame_kfc`, for
-:mod:`.judging` to judge; :mod:`.report` words it. :mod:`.evaluation` does all of it.
+``python -m chainer_crossbn scaling PATH...`` reads runs (:mod:`.observations`),
+estimates how unevenly the ranks compute (:mod:`.skew`), evaluates a model of the
+paper's machine (:mod:`.tsubame_kfc`), judges the claim by it (:mod:`.claim7`), and
+writes a report (:mod:`.report`).
 """

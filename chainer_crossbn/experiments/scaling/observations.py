@@ -1,159 +1,117 @@
-"""What profiled runs tell about an iteration."""
+"""Mean iterations of profiled runs."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from chainer_crossbn.errors import UsageError
-from chainer_crossbn.experiments.scaling import vgg16
 from chainer_crossbn.plotting import networks, profiles, style
-from chainer_crossbn.runs.reading import BrokenRun, find_runs, read_json
+from chainer_crossbn.runs.reading import BrokenRun, Run, find_runs, read_json
 
-# Networks whose parameters and collectives are known here.
-NETWORKS = ("none", "normal", "multigpu", "paper", "chainermn", "chainer")
-
-_CLASSES = {"cifar10": 10, "cifar100": 100, "synthetic": 10}
-_APART = ("BN wait", "BN transfer", "all-reduce wait", "all-reduce transfer")
-# What all runs have to share.
-_SHARED = ("model", "width", "fc_units", "dropout", "communicator")
+_COLLECTIVES = ("BN wait", "BN transfer", "all-reduce wait", "all-reduce transfer")
+# Arguments that all runs have to share.
+_SHARED = ("model", "width", "fc_units", "dropout", "communicator", "threads")
+_NAMED = ("model", "dataset", "width", "fc_units", "cores")
 
 
 class Observation(NamedTuple):
-    """The mean iteration of a run, evaluation left out; times in seconds.
+    """The mean iteration of a run, without evaluation; times in seconds.
 
     Attributes:
-        network (str): As :mod:`chainer_crossbn.plotting.networks` has them.
+        network (str): As :mod:`chainer_crossbn.plotting.networks` names it.
         batch (int): Images per rank.
         ranks (int): Number of ranks.
-        threads (int): BLAS threads per rank.
+        cores (int): Cores that the ranks share.
         collectives (int): All-reduces of the normalizations.
-        compute (float): What a rank does by itself: all but the next four.
-        bn_wait (float): Waiting for the slowest rank in normalizations.
-        bn_transfer (float): From then on.
-        wait (float): Waiting in the all-reduce of the gradients.
-        transfer (float): From then on.
+        compute (float): Computing of a rank.
+        bn_wait (float): Waiting for the slowest rank in the normalizations.
+        time (float): The iteration.
     """
 
     network: str
     batch: int
     ranks: int
-    threads: int
+    cores: int
     collectives: int
     compute: float
     bn_wait: float
-    bn_transfer: float
-    wait: float
-    transfer: float
-
-    @property
-    def time(self):
-        """Seconds of the iteration."""
-        return sum(self[5:])
+    time: float
 
 
-class Scale(NamedTuple):
-    """What all runs share.
-
-    Attributes:
-        cores (int): Cores that the ranks shared.
-        width (int): Channels of the first stage.
-        fc_units (int): Units of the hidden fully connected layers.
-        n_class (int): Number of classes.
-        words (str): The scale in words.
-    """
-
-    cores: int
-    width: int
-    fc_units: int
-    n_class: int
-    words: str
-
-    def gradient_bytes(self, network):
-        """Return the bytes of a network's gradients, which are float32."""
-        return 4 * vgg16.parameters(
-            self.width, self.fc_units, self.n_class, network != "none"
-        )
-
-
-def read(paths):
+def read(paths: list[str]) -> tuple[str, list[Observation], list[tuple[Path, str]]]:
     """Read the profiled runs under some paths.
 
     Args:
         paths (list of str): Run directories, or directories above them.
 
     Returns:
-        tuple: :class:`Scale`; a list of :class:`Observation`; and a list of (path,
-        reason) for runs that are left out.
+        tuple: The scale that the runs share, as text; a list of :class:`Observation`,
+        sorted by network, batch size and ranks; and a list of (path, reason) for runs
+        that are left out.
 
     Raises:
-        UsageError: If there is none, or if the runs are not of one scale.
+        UsageError: If there is no profiled run, or if the runs are not of one scale.
         FileNotFoundError: If a path does not exist.
     """
     runs, skipped = find_runs(paths)
-    found = {}
+    scale, observations = {}, []
     for run in runs:
         try:
-            profile = profiles.read(run)
-            if profile is None:
-                raise BrokenRun("it has no profile.json; train with --profile")
-            found[run] = _observe(run, profile)
+            observation = _observe(run)
         except BrokenRun as error:
             skipped.append((run.directory, str(error)))
-    if not found:
+            continue
+        _check_scale(scale, run, observation.cores)
+        observations.append(observation)
+    if not observations:
         reasons = "".join(f": {path}: {reason}" for path, reason in skipped[:1])
         raise UsageError(f"no profiled run under {', '.join(paths)}{reasons}")
-    return _scale(list(found)), list(found.values()), skipped
+    if scale["model"] != "vgg16":
+        raise UsageError("only runs of VGG16 are supported")
+    observations.sort(key=lambda each: (networks.rank(each.network), *each))
+    text = ", ".join(style.setting(name, scale[name]) for name in _NAMED)
+    return text, observations, skipped
 
 
-def _observe(run, profile):
-    base = run.network.split(", ")[0]
-    if base not in NETWORKS or run.arguments.get("bn_layers"):
-        raise BrokenRun(f"the model does not cover {networks.name(run.network)}")
+def _observe(run: Run) -> Observation:
+    profile = profiles.read(run)
+    if profile is None:
+        raise BrokenRun("it has no profile.json; train with --profile")
     if run.device != "CPU":
-        raise BrokenRun("the model covers runs on CPUs alone")
+        raise BrokenRun("only runs on CPUs are supported")
     if run.virtual_ranks > 1:
-        raise BrokenRun("the model does not cover virtual ranks")
-    threads = run.arguments.get("threads")
-    if not isinstance(threads, int):
-        raise BrokenRun("args.json: argument 'threads' is missing or no count")
+        raise BrokenRun("runs with virtual ranks are not supported")
+    cores = read_json(run.directory / "args.json").get("cores")
+    if not isinstance(cores, int):
+        raise BrokenRun("args.json has no number of cores; train again")
     seconds = {name: value / 1e3 for name, value in profile.components.items()}
-    apart = [seconds.pop(name) for name in _APART]
-    seconds.pop("evaluation")
-    count = sum(rank == 0 and kind == "BN wait" for rank, kind, *_ in profile.events)
+    collective = {name: seconds.pop(name) for name in _COLLECTIVES}
+    del seconds["evaluation"]
+    compute = float(np.sum(list(seconds.values())))
+    kinds = [kind for rank, kind, *_ in profile.events if rank == 0]
     return Observation(
-        *(run.network, run.batch, run.n_ranks, threads, count),
-        *(float(np.sum(list(seconds.values()))), *apart),
+        network=run.network,
+        batch=run.batch,
+        ranks=run.n_ranks,
+        cores=cores,
+        collectives=kinds.count("BN wait"),
+        compute=compute,
+        bn_wait=collective["BN wait"],
+        time=compute + sum(collective.values()),
     )
 
 
-def _scale(runs):
-    found = {}
-    for run in runs:
-        cores = read_json(run.directory / "args.json").get("cores")
-        if not isinstance(cores, int):
+def _check_scale(scale: dict, run: Run, cores: int) -> None:
+    """Check that a run is of the scale of those before it, which it completes."""
+    values = {
+        "dataset": run.dataset.get("name", run.arguments.get("dataset")),
+        **{name: run.arguments.get(name) for name in _SHARED},
+        "cores": cores,
+    }
+    for name, value in values.items():
+        if scale.setdefault(name, value) != value:
             raise UsageError(
-                f"{run.directory}: args.json does not tell the number of cores, as "
-                "runs of older versions; make the run anew"
+                f"the runs are not of one scale: {style.setting(name, scale[name])} "
+                f"and {style.setting(name, value)} ({run.directory})"
             )
-        values = {
-            "dataset": run.dataset.get("name", run.arguments.get("dataset")),
-            **{name: run.arguments.get(name) for name in _SHARED},
-            "cores": cores,
-        }
-        for name, value in values.items():
-            if found.setdefault(name, value) != value:
-                raise UsageError(
-                    "the runs are not of one scale: "
-                    f"{style.setting(name, found[name])} and "
-                    f"{style.setting(name, value)} ({run.directory})"
-                )
-    if found["model"] != "vgg16" or found["dataset"] not in _CLASSES:
-        raise UsageError("the model covers VGG16 on CIFAR and synthetic images alone")
-    if not all(isinstance(found[name], int) for name in ("width", "fc_units")):
-        raise UsageError(f"{runs[0].directory}: args.json has no width or fc_units")
-    names = ("model", "dataset", "width", "fc_units", "cores")
-    return Scale(
-        *(found["cores"], found["width"], found["fc_units"]),
-        _CLASSES[found["dataset"]],
-        ", ".join(style.setting(name, found[name]) for name in names),
-    )

@@ -17,7 +17,12 @@ runtime = SimpleNamespace(
     CUDARuntimeError=_CUDARuntimeError,
     getDeviceCount=_state.n_devices,
     deviceSynchronize=_device_synchronize,
-    getDeviceProperties=lambda device: {"name": b"what stands in for a device"},
+    getDeviceProperties=lambda device: {
+        "name": b"what stands in for a device",
+        "major": _state.capability() // 10,
+        "minor": _state.capability() % 10,
+        "totalGlobalMem": 1 << 30,
+    },
     runtimeGetVersion=lambda: 12080,
     driverGetVersion=lambda: 12080,
 )

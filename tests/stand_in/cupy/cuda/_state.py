@@ -11,6 +11,10 @@ def n_devices():
     return int(os.environ.get("STAND_IN_DEVICES", "4"))
 
 
+def capability():
+    return int(os.environ.get("STAND_IN_CAPABILITY", "80"))
+
+
 def _first_device():
     """Return which of a machine's devices is the first that this rank sees."""
     if os.environ.get("STAND_IN_OWN") != "1":
