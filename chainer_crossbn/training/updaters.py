@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from typing import Optional
 
 import chainer
 import chainer.functions as F
