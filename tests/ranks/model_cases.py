@@ -68,11 +68,11 @@ def stepped(comm, name, bn, n):
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_a_step_equals_that_of_one_rank_with_the_whole_batch(comm, name):
+def test_a_step_equals_that_of_one_rank_with_the_whole_batch(world, name):
     with chainer.using_config("dtype", np.float64):
-        ours = stepped(comm, name, "multigpu", PER_RANK)
-        alone = comm.split(comm.rank, 0)
-        theirs = stepped(alone, name, "chainer", PER_RANK * comm.size)
+        ours = stepped(world, name, "multigpu", PER_RANK)
+        alone = world.split(world.rank, 0)
+        theirs = stepped(alone, name, "chainer", PER_RANK * world.size)
     assert list(ours) == list(theirs)
     for key, value in ours.items():
         assert error(value, theirs[key]) < 1e-10, key
