@@ -1,5 +1,6 @@
 """Start programs on several MPI ranks."""
 
+import json
 import os
 import re
 import subprocess
@@ -44,6 +45,23 @@ def mpiexec(n_ranks, *command, timeout=120, cwd=ROOT, env=None, stdout=subproces
     )
     done.stderr = _OPEN_MPI.sub("", done.stderr)
     return done
+
+
+def train_each(n_ranks, command_lines, **options):
+    """Train as ``train_cifar.py`` does for each command line, in one launch.
+
+    Args:
+        n_ranks (int): Number of ranks.
+        command_lines (list of sequence): Arguments of each training.
+        options: Those of :func:`mpiexec`.
+
+    Returns:
+        subprocess.CompletedProcess: As of :func:`mpiexec`. The first training that
+        fails ends it.
+    """
+    arguments = [[str(argument) for argument in line] for line in command_lines]
+    program = ROOT / "tests" / "ranks" / "trainings.py"
+    return mpiexec(n_ranks, program, json.dumps(arguments), **options)
 
 
 def run_tests(n_ranks, path, timeout=240, env=None):
