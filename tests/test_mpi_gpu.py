@@ -33,10 +33,11 @@ def test_cases(n_ranks, way, env):
 
 def errors_of(n_ranks, fault, iteration, env):
     env = stand_in({**env, "CHAINER_CROSSBN_TIMEOUT": "4"})
-    program = RANKS / "order.py", fault, iteration, "gpu"
+    program = RANKS / "order.py", "--gpu", f"{fault}, {iteration}"
     done = mpiexec(n_ranks, *program, env=env, timeout=120)
-    assert done.stdout.startswith("["), done.stderr
-    return json.loads(done.stdout.splitlines()[0])
+    assert done.stdout.startswith("{"), done.stderr
+    (errors,) = json.loads(done.stdout.splitlines()[0]).values()
+    return errors
 
 
 @pytest.mark.parametrize(
