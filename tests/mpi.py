@@ -13,6 +13,13 @@ TRAIN = ROOT / "train_cifar.py"
 _OPEN_MPI = re.compile(r"^-{70,}\n(.*\n)*?-{70,}\n|^\[\S+:\d+\] PMIX ERROR.*\n", re.M)
 
 
+# Ranks of MPICH that wait let others run, which share their cores.
+_SHARED_CORES = {
+    "MPIR_CVAR_POLLS_BEFORE_YIELD": "100",
+    "MPIR_CVAR_ENABLE_HEAVY_YIELD": "1",
+}
+
+
 def mpiexec(n_ranks, *command, timeout=120, cwd=ROOT, env=None, stdout=subprocess.PIPE):
     """Run ``python command...`` on some ranks.
 
@@ -34,6 +41,7 @@ def mpiexec(n_ranks, *command, timeout=120, cwd=ROOT, env=None, stdout=subproces
             **os.environ,
             "CHAINER_CROSSBN_TIMEOUT": "30",
             "OPENBLAS_NUM_THREADS": "1",
+            **_SHARED_CORES,
             "PYTHONPATH": str(ROOT),
             **(env or {}),
         },

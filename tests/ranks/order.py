@@ -6,7 +6,8 @@ object, with a list of errors for each case.
 
 A last case "leaves, ITERATION" is printed by each rank that is left, as a list of its
 error. With --gpu, for GPUs, on which errors come later, or what stands in for them,
-there is one case, as a device may wait forever after it.
+faults behind the first iteration need a launch each: a device may wait forever after
+one.
 """
 
 import argparse
