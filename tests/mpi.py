@@ -72,9 +72,17 @@ def train_each(n_ranks, command_lines, **options):
     return mpiexec(n_ranks, program, json.dumps(arguments), **options)
 
 
-def run_tests(n_ranks, path, timeout=240, env=None):
-    """Run the tests of a file in tests/ranks on some ranks; fail if one fails."""
-    program = "-m", "pytest", "-q", ROOT / "tests" / "ranks" / path
+def run_tests(n_ranks, path, *options, timeout=240, env=None):
+    """Run the tests of a file in tests/ranks on some ranks; fail if one fails.
+
+    Args:
+        n_ranks (int): Number of ranks.
+        path (str): The file.
+        options (str): Those of pytest.
+        timeout (float): Seconds that it may take.
+        env (dict): Additional environment variables.
+    """
+    program = "-m", "pytest", "-q", ROOT / "tests" / "ranks" / path, *options
     done = mpiexec(n_ranks, *program, timeout=timeout, env=env)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
     assert " passed" in done.stdout, done.stdout

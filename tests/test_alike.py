@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from mpi import ROOT, mpiexec, run_tests
 from test_train_cifar import SMALL, SYNTHETIC, assert_refused
 
@@ -27,6 +28,7 @@ def test_ranks_that_differ():
     run_tests(3, "alike_cases.py")
 
 
+@pytest.mark.slow
 def test_many_fill_the_cache_of_kernels(tmp_path):
     code = (
         "import numpy; from chainer_crossbn.kernels.cpu import sgd\n"

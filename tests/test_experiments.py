@@ -502,6 +502,7 @@ def test_stop(fake, out, capsys, signum):
         assert [p for p in out.glob("*/*-s0") if p.is_dir()] == [out / NONE]
 
 
+@pytest.mark.slow
 def test_smoke(out):
     """On real ranks; stopped in its first run, and then taken up again."""
     # Of the paper, of times, and beyond: others differ in flags.

@@ -177,7 +177,8 @@ def test_training_is_that_of_cpus(
         assert np.abs(model[name] - expected[name]).max(initial=0) < 1e-2, name
 
 
-@pytest.mark.parametrize("bn", [slow("normal"), "multigpu"])
+@pytest.mark.slow
+@pytest.mark.parametrize("bn", ["normal", "multigpu"])
 def test_a_gpu_stands_for_several(bn, env, tmp_path):
     flags = (*SMALL, "--bn", bn, "--dropout", 0)
     env = {**env, "CHAINER_DTYPE": "float64"}
@@ -197,6 +198,7 @@ def test_a_gpu_stands_for_several(bn, env, tmp_path):
         assert error(model[name], expected[name]) < 1e-8, name
 
 
+@pytest.mark.slow
 def test_a_launcher_may_show_each_rank_a_gpu_of_its_own(env, tmp_path):
     env = {**env, "STAND_IN_DEVICES": "1", "STAND_IN_OWN": "1", "STAND_IN_NCCL": "0"}
     done = train("--gpu", "--out", tmp_path, env=env)
