@@ -5,7 +5,12 @@ from mpi import run_tests
 
 
 def test_exactness():
-    run_tests(4, "exactness_cases.py")
+    run_tests(4, "exactness_cases.py", "-k", "not 2_ranks")
+
+
+@pytest.mark.slow
+def test_exactness_on_two_ranks():
+    run_tests(2, "exactness_cases.py", "-k", "2_ranks")
 
 
 @pytest.mark.slow

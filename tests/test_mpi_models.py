@@ -14,4 +14,9 @@ def test_deep_models():
 
 
 def test_recomputation():
-    run_tests(2, "recomputation_cases.py")
+    run_tests(2, "recomputation_cases.py", "-k", "2_ranks")
+
+
+@pytest.mark.slow
+def test_recomputation_on_one_rank():
+    run_tests(1, "recomputation_cases.py")

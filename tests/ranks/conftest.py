@@ -23,7 +23,7 @@ def world():
     return chainermn.create_communicator("naive")
 
 
-@pytest.fixture(scope="session", params=SIZES, ids="{} ranks".format)
+@pytest.fixture(scope="session", params=SIZES, ids="{}_ranks".format)
 def comm(request, world):
     """Return a ChainerMN communicator of this rank and its neighbors."""
     return world.split(int(world.rank >= request.param), world.rank)
