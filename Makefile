@@ -64,8 +64,11 @@ EXPERIMENTS = $(IN_VENV) python -m chainer_crossbn experiments
 # How many times `make faults` kills a rank.
 N := 100
 
-.PHONY: help demo faults paper figures test test-nvrtc check-gpu lint bench venv \
-    clean
+# Two workers, and a file's tests on one of them, as they share runs.
+PYTEST = $(IN_VENV) python -m pytest -n 2 --dist loadfile
+
+.PHONY: help demo faults paper figures test test-slow test-all test-nvrtc mutations \
+    check-gpu lint bench venv clean
 
 help:
 	@echo "make demo   train three small networks on 8 ranks and draw the figures"
@@ -73,10 +76,13 @@ help:
 	@echo "            [OUT=DIR] [ONLY=\"fig3 fig4\"] [SEEDS=3] [JOBS=N]"
 	@echo "            [QUICK_CHECK=DIR]"
 	@echo "make figures  the report of the paper's evaluation again, from its logs"
-	@echo "make test   lint and run the tests"
+	@echo "make test   lint, and run the tests that are not slow"
+	@echo "make test-slow  run the slow tests"
+	@echo "make test-all   lint, and run all tests"
 	@echo "make test-nvrtc  compile the kernels of GPUs, from K80 to B200; needs no GPU"
 	@echo "make check-gpu  check and time the GPUs of this machine, with PYTHON as it is"
 	@echo "make faults kill ranks of small runs, N=100 times, and see that nothing is lost"
+	@echo "make mutations  break the package in ten ways: do the tests notice?"
 	@echo "make lint   lint alone"
 	@echo "make bench  compare speed with ChainerMN and PyTorch; QUICK=1: one round"
 	@echo "make venv   build .venv, as the others do when they need it"
@@ -105,7 +111,12 @@ figures: venv
 	    $(if $(REPORT),--report "$(REPORT)") $(call checked_at,$(SHOWN))
 
 test: lint
-	$(IN_VENV) python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-slow: venv
+	$(PYTEST) -m slow
+
+test-all: test test-slow
 
 test-nvrtc: venv
 	$(VENV)/bin/python -m pip install -q --no-build-isolation -e ".[nvrtc]"
@@ -117,6 +128,9 @@ check-gpu:
 
 faults: venv
 	$(IN_VENV) python tests/faults/campaign.py $(N)
+
+mutations: venv
+	$(IN_VENV) python tests/mutations.py
 
 lint: venv
 	$(IN_VENV) ruff check .

@@ -1,5 +1,6 @@
 """Start programs on several MPI ranks."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,13 @@ ROOT = Path(__file__).resolve().parent.parent
 TRAIN = ROOT / "train_cifar.py"
 
 _OPEN_MPI = re.compile(r"^-{70,}\n(.*\n)*?-{70,}\n|^\[\S+:\d+\] PMIX ERROR.*\n", re.M)
+
+
+# Ranks of MPICH that wait let others run, which share their cores.
+_SHARED_CORES = {
+    "MPIR_CVAR_POLLS_BEFORE_YIELD": "100",
+    "MPIR_CVAR_ENABLE_HEAVY_YIELD": "1",
+}
 
 
 def mpiexec(n_ranks, *command, timeout=120, cwd=ROOT, env=None, stdout=subprocess.PIPE):
@@ -33,6 +41,7 @@ def mpiexec(n_ranks, *command, timeout=120, cwd=ROOT, env=None, stdout=subproces
             **os.environ,
             "CHAINER_CROSSBN_TIMEOUT": "30",
             "OPENBLAS_NUM_THREADS": "1",
+            **_SHARED_CORES,
             "PYTHONPATH": str(ROOT),
             **(env or {}),
         },
@@ -46,9 +55,34 @@ def mpiexec(n_ranks, *command, timeout=120, cwd=ROOT, env=None, stdout=subproces
     return done
 
 
-def run_tests(n_ranks, path, timeout=240, env=None):
-    """Run the tests of a file in tests/ranks on some ranks; fail if one fails."""
-    program = "-m", "pytest", "-q", ROOT / "tests" / "ranks" / path
+def train_each(n_ranks, command_lines, **options):
+    """Train as ``train_cifar.py`` does for each command line, in one launch.
+
+    Args:
+        n_ranks (int): Number of ranks.
+        command_lines (list of sequence): Arguments of each training.
+        options: Those of :func:`mpiexec`.
+
+    Returns:
+        subprocess.CompletedProcess: As of :func:`mpiexec`. The first training that
+        fails ends it.
+    """
+    arguments = [[str(argument) for argument in line] for line in command_lines]
+    program = ROOT / "tests" / "ranks" / "trainings.py"
+    return mpiexec(n_ranks, program, json.dumps(arguments), **options)
+
+
+def run_tests(n_ranks, path, *options, timeout=240, env=None):
+    """Run the tests of a file in tests/ranks on some ranks; fail if one fails.
+
+    Args:
+        n_ranks (int): Number of ranks.
+        path (str): The file.
+        options (str): Those of pytest.
+        timeout (float): Seconds that it may take.
+        env (dict): Additional environment variables.
+    """
+    program = "-m", "pytest", "-q", ROOT / "tests" / "ranks" / path, *options
     done = mpiexec(n_ranks, *program, timeout=timeout, env=env)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
     assert " passed" in done.stdout, done.stdout

@@ -513,6 +513,7 @@ def test_stop(fake, out, capsys, signum):
     assert not (out / NONE / "log").exists()  # it did not wait for the end of the run
 
 
+@pytest.mark.slow
 def test_smoke(out):
     """On real ranks; stopped in its first run, and then taken up again."""
     # Of the paper, of times, and beyond: others differ in flags.

@@ -4,9 +4,11 @@ import re
 import subprocess
 import sys
 
+import pytest
 from mpi import ROOT
 
 
+@pytest.mark.slow
 def test_a_few_kills():
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "faults" / "campaign.py"), "3"],

@@ -13,6 +13,7 @@ import pytest
 from mpi import ROOT, TRAIN, mpiexec
 
 HANG = ROOT / "tests" / "ranks" / "hang.py"
+ELSEWHERE = r"at step 2 for [2-9] s; the others wait at the sum"
 
 
 def living(mark):
@@ -42,9 +43,13 @@ def assert_all_gone(mark):
 @pytest.mark.parametrize(
     "how,where",
     [
-        ("sleep", r"at step 2 for [2-9] s; the others wait at the sum"),
-        ("stop", r"at step 2 for [2-9] s; the others wait at the sum"),
-        ("inside", r"at step 2 for [2-9] s(; rank \d .* step 2 for [2-9] s)*"),
+        pytest.param("sleep", ELSEWHERE, marks=pytest.mark.slow),
+        ("stop", ELSEWHERE),
+        pytest.param(
+            "inside",
+            r"at step 2 for [2-9] s(; rank \d .* step 2 for [2-9] s)*",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_hanging_rank_is_named(how, where):
@@ -57,6 +62,7 @@ def test_a_hanging_rank_is_named(how, where):
     assert_all_gone(mark)
 
 
+@pytest.mark.slow
 def test_a_slow_rank_is_waited_for():
     done = mpiexec(3, HANG, "slow")
     assert done.returncode == 0, done.stderr
@@ -101,6 +107,7 @@ def test_a_dead_rank_ends_all(training):
     assert_all_gone(mark)
 
 
+@pytest.mark.slow
 def test_ranks_end_with_what_started_them(training):
     _, pids, mark, _ = training
     stat = Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2]

@@ -93,6 +93,7 @@ def test_they_ask_as_printed_jobs_do(tmp_path, capsys, scheduler, mark):
     assert (ranks in printed) == (ranks in ours) == (scheduler == "slurm")
 
 
+@pytest.mark.slow
 def test_hostfile(tmp_path, start):
     hosts = tmp_path / "hosts"
     hosts.write_text("localhost:2\n")
@@ -112,6 +113,7 @@ def test_age(tmp_path, start):
     assert runs(tmp_path) == {"multigpu-b4-s0": 2}
 
 
+@pytest.mark.slow
 def test_slurm_queues_again_what_was_stopped(tmp_path, start):
     log = tmp_path / "result" / "multigpu-b4-s0" / "log"
     epochs, queued = [0], 0

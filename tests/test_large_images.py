@@ -9,6 +9,8 @@ import pytest
 from image_trees import truncate, write
 from mpi import TRAIN, mpiexec
 
+from chainer_crossbn.commands.train.main import main
+
 SMALL = ("--width", 1, "--fc-units", 4, "--batchsize", 3, "--epoch", 2, "--cpu")
 SYNTHETIC = ("--dataset", "synthetic", "--image-size", 40, "--train-size", 20)
 TIMES = {"elapsed_time", "train_time", "images_per_second"}
@@ -121,9 +123,9 @@ def test_a_broken_file_ends_the_run(tree, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_arguments(tmp_path, flags, message):
+def test_bad_arguments(tmp_path, call, flags, message):
     flags = ("--dataset", "synthetic", *flags, "--out", tmp_path / "result")
-    assert_refused(train(2, *flags), message, tmp_path)
+    assert_refused(call(main, *SMALL, *flags), message, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -135,9 +137,10 @@ def test_bad_arguments(tmp_path, flags, message):
     ],
     ids=["batchsize", "train-size", "eval-train"],
 )
-def test_bad_sizes(tree, tmp_path, flags, message):
+def test_bad_sizes(tree, tmp_path, call, flags, message):
     of_tree = ("--dataset", "folder", "--data", tree, "--out", tmp_path / "result")
-    assert_refused(train(2, *of_tree, *flags), message, tmp_path)
+    done = call(main, *SMALL, "--virtual-ranks", 2, *of_tree, *flags)
+    assert_refused(done, message, tmp_path)
 
 
 def test_a_listed_file_is_missing(tree, tmp_path):
@@ -171,6 +174,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images():
     peaks = []
     for n in (48, 480):

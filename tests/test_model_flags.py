@@ -5,8 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+from mpi import train_each
 from test_train_cifar import SYNTHETIC, assert_refused, but_times, contents, read, train
 
+from chainer_crossbn.commands.train.main import main
 from chainer_crossbn.models import MODELS
 
 SMALL = (*("--width", 1, "--batchsize", 4, "--epoch", 2, *SYNTHETIC),)
@@ -14,16 +16,25 @@ SMALL = (*("--width", 1, "--batchsize", 4, "--epoch", 2, *SYNTHETIC),)
 TRAINED = ["googlenet", "resnet110", "resnet20", "resnet50"]
 
 
+RESNET20 = ("--model", "resnet20", "--bn-layers", "front:7", "--zero-gamma")
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    return tmp_path_factory.mktemp("models") / "result"
+    """Return the directory of runs on two ranks; a snapshot is taken each epoch."""
+    out = tmp_path_factory.mktemp("models") / "result"
+    common = (*SMALL, "--out", out)
+    lines = [(*common, "--model", name, "--epoch", 1) for name in TRAINED]
+    lines.append((*common, *RESNET20, "--name", "whole"))
+    lines.append((*common, *RESNET20, "--recompute", "--profile"))
+    done = train_each(2, lines, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return out
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_it_trains(out, name):
-    done = train(2, *SMALL, "--model", name, "--epoch", 1, "--out", out)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
     record, log, _ = read(out / f"{name}-multigpu-b4-r2-s0")
     assert record["arguments"]["model"] == name
     assert record["arguments"]["width"] == 1
@@ -37,9 +48,9 @@ def test_it_trains(out, name):
     ]
 
 
-def test_images_that_are_too_small_are_refused(tmp_path):
+def test_images_that_are_too_small_are_refused(tmp_path, call):
     out = tmp_path / "result"
-    done = train(2, *SMALL, "--model", "alexnet", "--out", out)
+    done = call(main, *SMALL, "--model", "alexnet", "--out", out)
     assert_refused(
         done,
         "--model alexnet takes images of 63x63 or more; those of synthetic are 32x32",
@@ -49,10 +60,7 @@ def test_images_that_are_too_small_are_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(out):
-    """A run that keeps all, in which a snapshot is taken after each epoch."""
-    flags = ("--model", "resnet20", "--bn-layers", "front:7", "--zero-gamma")
-    done = train(2, *SMALL, *flags, "--out", out, "--name", "whole")
-    assert done.returncode == 0, done.stderr
+    """Return a run that was never stopped."""
     return out / "whole"
 
 
@@ -83,12 +91,9 @@ def test_goes_on_bit_for_bit(whole, tmp_path, recompute):
     assert record["arguments"]["recompute"] == (True if recompute else None)
 
 
-def test_recomputed_runs_are_as_others(whole, tmp_path):
-    flags = ("--model", "resnet20", "--bn-layers", "front:7", "--zero-gamma")
-    done = train(2, *SMALL, *flags, "--recompute", "--profile", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_recomputed_runs_are_as_others(out, whole):
     words = "multigpu-front7-rest-normal-zero-gamma-recompute"
-    assert_same(tmp_path / f"resnet20-{words}-b4-r2-s0", whole)
+    assert_same(out / f"resnet20-{words}-b4-r2-s0", whole)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +103,7 @@ def test_recomputed_runs_are_as_others(whole, tmp_path):
         (("--width", 2), "was made with --width 1, not 2"),
     ],
 )
-def test_another_network_is_refused(whole, flags, why):
+def test_another_network_is_refused(whole, call, flags, why):
     before = contents(whole)
-    assert_refused(train(2, "--resume", whole, *flags), why)
+    assert_refused(call(main, "--resume", whole, *flags), why)
     assert contents(whole) == before

@@ -9,9 +9,15 @@ import pytest
 from mpi import ROOT, TRAIN, mpiexec, run_tests, stand_in
 from reference import error
 
+from chainer_crossbn.commands.train.main import main
+
 RANKS = ROOT / "tests" / "ranks"
 SMALL = ("--dataset", "synthetic", "--train-size", 40, "--test-size", 20)
 SMALL += ("--width", 1, "--fc-units", 4, "--batchsize", 4, "--epoch", 1)
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +27,8 @@ def env(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "n_ranks,way", [(1, ""), (3, "nccl"), (2, "mpi"), (3, "staged")]
+    "n_ranks,way",
+    [(3, "nccl"), slow(2, "mpi"), slow(3, "staged")],
 )
 def test_cases(n_ranks, way, env):
     env = stand_in({**env, "CHAINER_CROSSBN_COLLECTIVE": way})
@@ -31,92 +38,91 @@ def test_cases(n_ranks, way, env):
 # Ranks that go astray, by NCCL
 
 
-def errors_of(n_ranks, fault, iteration, env):
+FAULTS = ("order", "channels", "skip", "skip the last", "part of backward")
+
+
+def errors_of(n_ranks, cases, env):
+    """Return the errors of the ranks, by case."""
     env = stand_in({**env, "CHAINER_CROSSBN_TIMEOUT": "4"})
-    program = RANKS / "order.py", fault, iteration, "gpu"
+    program = RANKS / "order.py", "--gpu", *cases
     done = mpiexec(n_ranks, *program, env=env, timeout=120)
-    assert done.stdout.startswith("["), done.stderr
+    assert done.stdout.startswith("{"), done.stderr
     return json.loads(done.stdout.splitlines()[0])
 
 
-@pytest.mark.parametrize(
-    "fault", ["order", "channels", "skip", "skip the last", "part of backward"]
-)
-def test_the_first_iteration_is_checked_beforehand(fault, env):
-    for message in errors_of(2, fault, 1, env):
-        assert message.startswith("the ranks did not all reach the same layer: rank 0")
+def test_the_first_iteration_is_checked_beforehand(env):
+    errors = errors_of(2, [f"{fault}, 1" for fault in FAULTS], env)
+    assert len(errors) == len(FAULTS)
+    for fault, messages in errors.items():
+        for message in messages:
+            expected = "the ranks did not all reach the same layer: rank 0"
+            assert message.startswith(expected), fault
 
 
-@pytest.mark.parametrize("n_ranks,fault", [(2, "skip"), (3, "order")])
+@pytest.mark.parametrize("n_ranks,fault", [(2, "skip"), slow(3, "order")])
 def test_an_order_that_was_not_seen_before(n_ranks, fault, env):
-    for message in errors_of(n_ranks, fault, 5, env):
+    (messages,) = errors_of(n_ranks, [f"{fault}, 5"], env).values()
+    for message in messages:
         assert message.startswith("the ranks did not all reach the same layer: rank 0")
 
 
-@pytest.mark.parametrize("n_ranks", [2, 3])
+@pytest.mark.parametrize("n_ranks", [slow(2), 3])
 def test_known_ways_are_told_apart_by_what_comes_back(n_ranks, env):
     where = ["/second forward (9 numbers)"] * (n_ranks - 1)
     where.append("/third forward (9 numbers)")
     places = "; ".join(f"rank {rank} is at {at}" for rank, at in enumerate(where))
-    for message in errors_of(n_ranks, "other", 6, env):
+    (messages,) = errors_of(n_ranks, ["other, 6"], env).values()
+    for message in messages:
         assert message == f"the ranks did not all reach the same layer: {places}"
 
 
 def test_a_silent_rank_is_no_hang(env):
-    for message in errors_of(2, "no backward", 5, env):
+    (messages,) = errors_of(2, ["no backward, 5"], env).values()
+    for message in messages:
         assert message.startswith("the ranks did not all reach the same layer")
 
 
+@pytest.mark.slow
 def test_without_a_fault_there_is_no_error(env):
-    assert errors_of(3, "none", 4, env) == [None] * 3
+    assert errors_of(3, ["none, 4"], env) == {"none, 4": [None] * 3}
 
 
 # Which way
 
-
-@pytest.mark.parametrize(
-    "asked,way",
-    [
-        (("", ""), "nccl"),
-        (("mpi", "mpi"), "mpi"),
-        (("staged", "staged"), "staged"),
-        (("mpi", ""), "CHAINER_CROSSBN_COLLECTIVE is not the same on all ranks"),
-        (
-            ("", "ncll"),
-            "CHAINER_CROSSBN_COLLECTIVE is 'ncll'; "
-            "set it to mpi, shared, staged, nccl or not",
-        ),
-    ],
-)
-def test_choice(asked, way, env):
-    done = mpiexec(2, RANKS / "choice.py", *asked, env=stand_in(env))
-    assert json.loads(done.stdout) == [way] * 2, done.stderr
-
-
-@pytest.mark.parametrize(
-    "asked,way",
-    [
-        ("", "staged"),
-        ("nccl", "CHAINER_CROSSBN_COLLECTIVE is nccl, but ranks share a GPU"),
-    ],
-)
-def test_choice_where_ranks_share_a_device(asked, way, env):
-    env = stand_in({**env, "STAND_IN_DEVICES": "1"})
-    done = mpiexec(2, RANKS / "choice.py", asked, asked, env=env)
-    assert json.loads(done.stdout) == [way] * 2, done.stderr
+CHOICES = [
+    (("", ""), "nccl"),
+    (("mpi", "mpi"), "mpi"),
+    (("staged", "staged"), "staged"),
+    (("mpi", ""), "CHAINER_CROSSBN_COLLECTIVE is not the same on all ranks"),
+    (
+        ("", "ncll"),
+        "CHAINER_CROSSBN_COLLECTIVE is 'ncll'; "
+        "set it to mpi, shared, staged, nccl or not",
+    ),
+]
+CHOICES_ON_ONE_DEVICE = [
+    (("", ""), "staged"),
+    (("nccl", "nccl"), "CHAINER_CROSSBN_COLLECTIVE is nccl, but ranks share a GPU"),
+]
+CHOICES_WITHOUT_NCCL = [
+    (("", ""), "staged"),
+    (("nccl", "nccl"), "CHAINER_CROSSBN_COLLECTIVE is nccl, but CuPy has no NCCL"),
+]
 
 
 @pytest.mark.parametrize(
-    "asked,way",
+    "settings,choices",
     [
-        ("", "staged"),
-        ("nccl", "CHAINER_CROSSBN_COLLECTIVE is nccl, but CuPy has no NCCL"),
+        ({}, CHOICES),
+        ({"STAND_IN_DEVICES": "1"}, CHOICES_ON_ONE_DEVICE),
+        ({"STAND_IN_NCCL": "0"}, CHOICES_WITHOUT_NCCL),
     ],
+    ids=["NCCL", "one device", "no NCCL"],
 )
-def test_choice_without_nccl(asked, way, env):
-    env = stand_in({**env, "STAND_IN_NCCL": "0"})
-    done = mpiexec(2, RANKS / "choice.py", asked, asked, env=env)
-    assert json.loads(done.stdout) == [way] * 2, done.stderr
+def test_choice(settings, choices, env):
+    lists = [json.dumps(asked) for asked, _ in choices]
+    done = mpiexec(2, RANKS / "choice.py", *lists, env=stand_in({**env, **settings}))
+    assert json.loads(done.stdout) == [[way] * 2 for _, way in choices], done.stderr
 
 
 # Training
@@ -146,8 +152,8 @@ def on_cpu(tmp_path_factory):
     "n_devices,nccl,flags,collective",
     [
         (1, "1", ("--communicator", "staged"), "staged"),
-        (2, "1", ("--communicator", "staged"), "nccl"),
-        (2, "0", (), "staged"),
+        slow(2, "1", ("--communicator", "staged"), "nccl"),
+        slow(2, "0", (), "staged"),
     ],
 )
 def test_training_is_that_of_cpus(
@@ -171,6 +177,7 @@ def test_training_is_that_of_cpus(
         assert np.abs(model[name] - expected[name]).max(initial=0) < 1e-2, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bn", ["normal", "multigpu"])
 def test_a_gpu_stands_for_several(bn, env, tmp_path):
     flags = (*SMALL, "--bn", bn, "--dropout", 0)
@@ -191,6 +198,7 @@ def test_a_gpu_stands_for_several(bn, env, tmp_path):
         assert error(model[name], expected[name]) < 1e-8, name
 
 
+@pytest.mark.slow
 def test_a_launcher_may_show_each_rank_a_gpu_of_its_own(env, tmp_path):
     env = {**env, "STAND_IN_DEVICES": "1", "STAND_IN_OWN": "1", "STAND_IN_NCCL": "0"}
     done = train("--gpu", "--out", tmp_path, env=env)
@@ -209,19 +217,27 @@ def test_more_ranks_than_devices(env, tmp_path):
     assert not os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize("device", ["--gpu", "--cpu"])
-def test_a_misspelt_way_is_refused_once(device, env, tmp_path):
+MISSPELT = (
+    "train_cifar.py: error: CHAINER_CROSSBN_COLLECTIVE is 'ncll'; set it to mpi, "
+    "shared, staged, nccl or not\n"
+)
+
+
+def test_a_misspelt_way_is_refused_once(env, tmp_path):
     env = {**env, "CHAINER_CROSSBN_COLLECTIVE": "ncll"}
-    done = train(device, "--out", tmp_path, env=env)
-    assert done.returncode == 2
-    assert done.stderr == (
-        "train_cifar.py: error: CHAINER_CROSSBN_COLLECTIVE is 'ncll'; set it to mpi, "
-        "shared, staged, nccl or not\n"
-    )
+    done = train("--gpu", "--out", tmp_path, env=env)
+    assert (done.returncode, done.stderr) == (2, MISSPELT)
     assert not os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize("n_ranks", [1, 2])
+def test_a_misspelt_way_is_refused_on_cpus(tmp_path, monkeypatch, call):
+    monkeypatch.setenv("CHAINER_CROSSBN_COLLECTIVE", "ncll")
+    done = call(main, *SMALL, "--cpu", "--out", tmp_path)
+    assert (done.returncode, done.stderr) == (2, MISSPELT)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("n_ranks", [slow(1), 2])
 def test_the_check_of_a_gpu_machine_finds_all_exact(n_ranks, env):
     program = ROOT / "benchmarks" / "exactness.py", "--gpu"
     done = mpiexec(n_ranks, *program, env=stand_in(env), timeout=120)

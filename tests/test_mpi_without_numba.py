@@ -14,6 +14,7 @@ FLAGS = (
 )
 
 
+@pytest.mark.slow
 def test_exactness():
     done = mpiexec(
         2,

@@ -1,15 +1,14 @@
 """The flags that choose a normalization, as a user sees them."""
 
 import math
-import os
-import subprocess
-import sys
 
 import pytest
-from mpi import ROOT
-from test_train_cifar import SMALL, SYNTHETIC, assert_refused, but_times, read, train
+from mpi import train_each
+from test_train_cifar import SMALL, SYNTHETIC, assert_refused, but_times, read
 
+from chainer_crossbn.commands import plot
 from chainer_crossbn.commands.train import options
+from chainer_crossbn.commands.train.main import main
 
 OPTIONS = {
     *("bn_group_size", "bn_layers", "bn_rest", "paper_allreduces", "paper_backward"),
@@ -57,34 +56,28 @@ RUNS = {
 }
 
 
+def run_name(words):
+    return f"vgg16-{words}-b4-r2-s0"
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Return a function that trains on two ranks, once for the same flags."""
+def out(tmp_path_factory):
+    """Return the directory of a run on two ranks for each of ``RUNS``, and normal."""
     out = tmp_path_factory.mktemp("flags") / "result"
-    made = {}
-
-    def run(flags):
-        if flags not in made:
-            before = set(os.listdir(out)) if made else set()
-            chosen = ("--bn", *flags.split(), "--epoch", 1)
-            done = train(2, *SMALL, *SYNTHETIC, *chosen, "--out", out)
-            assert done.returncode == 0, done.stderr
-            assert done.stderr == ""
-            (name,) = set(os.listdir(out)) - before
-            made[flags] = out / name
-        return made[flags]
-
-    return run
+    common = (*SMALL, *SYNTHETIC, "--epoch", 1, "--out", out)
+    lines = [(*common, "--bn", *flags.split()) for flags in (*RUNS, "normal")]
+    done = train_each(2, lines, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return out
 
 
 @pytest.mark.parametrize("flags", RUNS)
-def test_it_trains(run, flags):
+def test_it_trains(out, flags):
     words, options, _ = RUNS[flags]
-    path = run(flags)
-    assert path.name == f"vgg16-{words}-b4-r2-s0"
-    record, log, _ = read(path)
-    told = {name: record["arguments"][name] for name in OPTIONS}
-    assert told == {**dict.fromkeys(OPTIONS), **options}
+    record, log, _ = read(out / run_name(words))
+    recorded = {name: record["arguments"][name] for name in OPTIONS}
+    assert recorded == {**dict.fromkeys(OPTIONS), **options}
     assert record["arguments"]["bn"] == flags.split()[0]
     (entry,) = log
     assert entry["epoch"] == 1
@@ -93,23 +86,17 @@ def test_it_trains(run, flags):
         assert 0 <= entry[f"{part}/accuracy"] <= 1
 
 
-def test_groups_of_one_rank_are_normal(run):
-    _, log, arrays = read(run("multigpu --bn-group-size 1"))
-    _, its_log, its_arrays = read(run("normal"))
+def test_groups_of_one_rank_are_normal(out):
+    _, log, arrays = read(out / run_name("multigpu-groups-of-1"))
+    _, its_log, its_arrays = read(out / run_name("normal"))
     assert sorted(arrays) == sorted(its_arrays)
     for name, array in arrays.items():
         assert (array == its_arrays[name]).all(), name
     assert but_times(log) == but_times(its_log)
 
 
-def test_plot_draws_them(run, tmp_path):
-    (root,) = {run(flags).parent for flags in RUNS}
-    done = subprocess.run(
-        [sys.executable, ROOT / "plot.py", root, "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def test_plot_draws_them(out, tmp_path, call):
+    done = call(plot.main, out, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     for _, _, network in RUNS.values():
@@ -175,8 +162,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("flags", BAD)
-def test_bad_arguments(tmp_path, flags):
+def test_bad_arguments(tmp_path, call, flags):
     out = tmp_path / "result"
-    done = train(2, *SMALL, *SYNTHETIC, "--out", out, *flags.split())
+    common = (*SMALL, *SYNTHETIC, "--virtual-ranks", 2, "--out", out)
+    done = call(main, *common, *flags.split())
     assert_refused(done, BAD[flags])
     assert not out.exists()

@@ -16,6 +16,7 @@ from chainer_crossbn.training.optimizers import MomentumSGD
 from chainer_crossbn.training.updaters import as_input
 
 STEPS = 100
+pytestmark = pytest.mark.slow
 
 
 def train(bn, optimizer, data, width, batch):

@@ -10,9 +10,10 @@ import threading
 
 import numpy as np
 import pytest
-from mpi import TRAIN, mpiexec
+from mpi import TRAIN, mpiexec, train_each
 
 from chainer_crossbn import datasets
+from chainer_crossbn.commands.train.main import main
 
 SMALL = ("--width", 1, "--fc-units", 4, "--batchsize", 4, "--epoch", 2)
 SYNTHETIC = ("--dataset", "synthetic", "--train-size", 42, "--test-size", 21)
@@ -160,10 +161,13 @@ def test_progress_is_shown_on_a_terminal_only(two_ranks, tmp_path):
 
 def test_a_seed_gives_the_same_again(two_ranks, tmp_path):
     _, log, arrays = read(two_ranks[0] / "vgg16-multigpu-b4-r2-s0")
-    for name, seed in (("same", 0), ("other", 1)):
-        flags = ("--seed", seed, "--out", tmp_path, "--name", name)
-        done = train(2, *SMALL, *SYNTHETIC, *flags)
-        assert done.returncode == 0, done.stderr
+    seeds = {"same": 0, "other": 1}
+    common = (*SMALL, *SYNTHETIC, "--out", tmp_path)
+    done = train_each(
+        2, [(*common, "--seed", seeds[name], "--name", name) for name in seeds]
+    )
+    assert done.returncode == 0, done.stderr
+    for name in seeds:
         _, its_log, its_arrays = read(tmp_path / name)
         same = name == "same"
         assert (but_times(its_log) == but_times(log)) is same
@@ -171,28 +175,22 @@ def test_a_seed_gives_the_same_again(two_ranks, tmp_path):
         assert (its_arrays[weights] == arrays[weights]).all() == same
 
 
-def test_a_run_is_never_overwritten(two_ranks):
+def test_a_run_is_never_overwritten(two_ranks, call):
     out, _ = two_ranks
     run = out / "vgg16-multigpu-b4-r2-s0"
     before = contents(run)
-    done = train(3, *SMALL, *SYNTHETIC, "--out", out, "--name", run.name)
+    done = call(main, *SMALL, *SYNTHETIC, "--out", out, "--name", run.name)
     assert_refused(done, "exists already")
     assert contents(run) == before
 
 
 @pytest.mark.parametrize(
-    "n_ranks,bn,has_statistics",
-    [
-        (1, "multigpu", True),
-        (3, "none", False),
-        (3, "normal", True),
-        (2, "chainer", True),
-    ],
+    "bn,has_statistics", [("multigpu", True), ("none", False), ("chainer", True)]
 )
-def test_networks(tmp_path, n_ranks, bn, has_statistics):
-    done = train(n_ranks, *SMALL, *SYNTHETIC, "--bn", bn, "--out", tmp_path)
+def test_networks_on_one_rank(tmp_path, call, bn, has_statistics):
+    done = call(main, *SMALL, *SYNTHETIC, "--bn", bn, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
-    _, log, arrays = read(tmp_path / f"vgg16-{bn}-b4-r{n_ranks}-s0")
+    _, log, arrays = read(tmp_path / f"vgg16-{bn}-b4-r1-s0")
     assert [entry["epoch"] for entry in log] == [1, 2]
     assert any("avg_mean" in name for name in arrays) == has_statistics
     assert any(name.endswith("conv/b") for name in arrays) != has_statistics
@@ -204,7 +202,11 @@ def test_normal_is_tested_with_each_reading_of_its_statistics(tmp_path):
     run = tmp_path / "vgg16-normal-b4-r3-s0"
     test = json.loads((run / "statistics.json").read_text())["test"]
     assert list(test) == ["averaged", "rank0", "within"]
-    last = read(run)[1][-1]
+    _, log, arrays = read(run)
+    assert [entry["epoch"] for entry in log] == [1, 2]
+    assert any("avg_mean" in name for name in arrays)
+    assert not any(name.endswith("conv/b") for name in arrays)
+    last = log[-1]
     # after the time is taken, and not each epoch
     assert not any("rank0" in key or "within" in key for key in last)
     for what in ("loss", "accuracy"):
@@ -213,32 +215,28 @@ def test_normal_is_tested_with_each_reading_of_its_statistics(tmp_path):
     assert len({reading["loss"] for reading in test.values()}) == 3
 
 
-def test_images_left_out_are_counted(tmp_path):
+def test_images_left_out_are_counted(tmp_path, call):
     sizes = ("--train-size", 25, "--test-size", 4)
     flags = (*SMALL[:-2], "--dataset", "synthetic", *sizes, "--epoch", 1)
-    done = train(3, *flags, "--out", tmp_path)
+    done = call(main, *flags, "--virtual-ranks", 3, "--out", tmp_path, "--name", "x")
     assert done.returncode == 0, done.stderr
     assert "left out: 1 of 25 images each epoch" in done.stdout
-    _, log, _ = read(tmp_path / "vgg16-multigpu-b4-r3-s0")
+    _, log, _ = read(tmp_path / "x")
     assert log[0]["iteration"] == 2
 
 
-def test_no_model(tmp_path):
-    done = train(1, *SMALL, *SYNTHETIC, "--out", tmp_path, "--no-model", "--name", "x")
+def test_no_model_and_no_snapshots(tmp_path, call):
+    flags = ("--name", "x", "--no-model", "--snapshot-interval", 0)
+    done = call(main, *SMALL, *SYNTHETIC, "--out", tmp_path, *flags)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x" / "log").exists()
     assert not (tmp_path / "x" / "model.npz").exists()
-
-
-def test_no_snapshots(tmp_path):
-    flags = ("--out", tmp_path, "--name", "x", "--snapshot-interval", 0)
-    done = train(1, *SMALL, *SYNTHETIC, *flags)
-    assert done.returncode == 0, done.stderr
     assert not (tmp_path / "x" / "snapshots").exists()
 
 
-def test_learning_rate_is_halved(tmp_path):
+def test_learning_rate_is_halved(tmp_path, call):
     flags = (*SMALL[:-2], *SYNTHETIC, "--epoch", 3, "--lr", 0.01, "--lr-step", 1)
-    done = train(1, *flags, "--out", tmp_path, "--name", "x")
+    done = call(main, *flags, "--out", tmp_path, "--name", "x")
     assert done.returncode == 0, done.stderr
     log = read(tmp_path / "x")[1]
     assert [entry["lr"] for entry in log] == pytest.approx([0.01, 0.005, 0.0025])
@@ -279,7 +277,6 @@ def assert_refused(done, message):
 @pytest.mark.parametrize(
     "flags,message",
     [
-        (("--bn", "batch"), "--bn: invalid choice: 'batch'"),
         (("--batchsize", "0"), "--batchsize.*'0' is not a whole number at least 1"),
         (("-b", "2.5"), "-b: '2.5' is not a whole number"),
         (("--lr", "-1"), "--lr: '-1' is not a number above 0"),
@@ -292,7 +289,6 @@ def assert_refused(done, message):
         (("--gpu", "--cpu"), "--gpu and --cpu contradict each other"),
         (("--gpu",), "--gpu: (CuPy sees 0 GPUs|Chainer finds no working CuPy)"),
         (("--communicator", "flat"), "--communicator flat needs GPUs"),
-        (("--batchsize", "22"), "2 ranks x 22 images .* 42 training images"),
         (("--eval-train", "43"), "--eval-train 43 is more than the 42"),
         (("--train-size", "0"), "--train-size.*'0' is not a whole number"),
         (("--train-size", "9999999"), "--train-size: 9999999 images"),
@@ -307,22 +303,36 @@ def assert_refused(done, message):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_arguments(tmp_path, flags, message):
+def test_bad_arguments(tmp_path, call, flags, message):
+    out = tmp_path / "result"
+    assert_refused(call(main, *SMALL, *SYNTHETIC, "--out", out, *flags), message)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "flags,message",
+    [
+        (("--bn", "batch"), "--bn: invalid choice: 'batch'"),
+        (("--batchsize", "22"), "2 ranks x 22 images .* 42 training images"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_two_ranks_refuse_bad_arguments_once(tmp_path, flags, message):
     out = tmp_path / "result"
     assert_refused(train(2, *SMALL, *SYNTHETIC, "--out", out, *flags), message)
     assert not out.exists()
 
 
-def test_bad_time_limit(tmp_path):
-    env = {"CHAINER_CROSSBN_TIMEOUT": "soon"}
-    done = train(2, *SMALL, *SYNTHETIC, "--out", tmp_path / "result", env=env)
+def test_bad_time_limit(tmp_path, call, monkeypatch):
+    monkeypatch.setenv("CHAINER_CROSSBN_TIMEOUT", "soon")
+    done = call(main, *SMALL, *SYNTHETIC, "--out", tmp_path / "result")
     assert_refused(done, "CHAINER_CROSSBN_TIMEOUT is 'soon'; set it to seconds")
     assert not (tmp_path / "result").exists()
 
 
-def test_out_that_is_a_file(tmp_path):
+def test_out_that_is_a_file(tmp_path, call):
     (tmp_path / "file").write_text("mine")
-    done = train(2, *SMALL, *SYNTHETIC, "--out", tmp_path / "file")
+    done = call(main, *SMALL, *SYNTHETIC, "--out", tmp_path / "file")
     assert_refused(done, "can't create .*file.*; choose another --out")
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -1,5 +1,6 @@
 """Virtual ranks against real ones: training, and the link on its own."""
 
+import functools
 import json
 
 import chainer_crossbn  # noqa: F401  makes Chainer importable
@@ -14,9 +15,13 @@ from mpi import ROOT, TRAIN, mpiexec
 from reference import batch_normalization, error
 
 from chainer_crossbn import CrossBatchNormalization, cross_batch_normalization
+from chainer_crossbn.commands.train.main import main
 
-PROCESSES = (4, 8, 2, 1)  # that 8 ranks are distributed over
-VIRTUAL = tuple(n for n in PROCESSES if n < 8)
+# 8 ranks are distributed over this many processes. With 4, groups are both larger and
+# smaller than what a process has.
+FAST, SLOW = (4, 8), (2, 1)
+PROCESSES = (*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW))
+VIRTUAL = tuple(n for n in PROCESSES if n != 8)
 CASES = "none", "normal", "multigpu", "paper", "paper-local", "pairs", "dropout"
 TIMES = {"elapsed_time", "train_time", "images_per_second"}
 
@@ -26,16 +31,19 @@ TIMES = {"elapsed_time", "train_time", "images_per_second"}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Directory of the runs of 8 ranks, by number of processes."""
+    """Return a function from a number of processes to a directory of their runs."""
     out = tmp_path_factory.mktemp("virtual")
     script = ROOT / "tests" / "ranks" / "virtual_ranks.py"
-    directories = {}
-    for n in PROCESSES:
-        directories[n] = out / str(n)
+
+    @functools.cache
+    def train(n_processes):
+        directory = out / str(n_processes)
         env = {"CHAINER_DTYPE": "float64"}
-        done = mpiexec(n, script, directories[n], env=env, timeout=400)
+        done = mpiexec(n_processes, script, directory, env=env, timeout=400)
         assert done.returncode == 0, done.stderr
-    return directories
+        return directory
+
+    return train
 
 
 def numbers(run):
@@ -69,41 +77,48 @@ def assert_close(run, other):
 @pytest.mark.parametrize("n_processes", VIRTUAL)
 @pytest.mark.parametrize("case", CASES)
 def test_equals_real_ranks(trained, case, n_processes):
-    assert_close(trained[n_processes] / case, trained[8] / case)
+    assert_close(trained(n_processes) / case, trained(8) / case)
 
 
 @pytest.mark.parametrize("n_processes", PROCESSES)
 def test_resume(trained, n_processes):
-    out = trained[n_processes]
+    out = trained(n_processes)
     resumed, whole = numbers(out / "resumed"), numbers(out / "dropout")
     assert set(resumed) == set(whole)
     for name, value in whole.items():
         assert np.array_equal(resumed[name], value), name
 
 
-def test_resume_on_another_number_of_processes(trained):
-    found = [
-        (run, trained[int(run.name.rpartition("-")[2])] / "dropout")
-        for out in trained.values()
-        for run in out.glob("resumed-from-*")
+@pytest.mark.parametrize(
+    "processes", [FAST, pytest.param((*FAST, *SLOW), marks=pytest.mark.slow)], ids=str
+)
+def test_resume_on_another_number_of_processes(trained, processes):
+    directories = {str(n): trained(n) for n in processes}
+    # Each number of processes after the first resumes runs of all before.
+    runs = [
+        (out / f"resumed-from-{other}", whole / "dropout")
+        for out in directories.values()
+        for other, whole in directories.items()
     ]
-    assert len(found) == 6  # each number of processes after the first, from all before
-    for resumed, whole in found:
-        assert_close(resumed, whole)
+    resumed = [(run, whole) for run, whole in runs if run.exists()]
+    assert len(resumed) == len(processes) * (len(processes) - 1) // 2
+    for run, whole in resumed:
+        assert_close(run, whole)
 
 
 @pytest.mark.parametrize("n_processes", VIRTUAL)
 def test_resume_with_fewer_ranks(trained, n_processes):
-    run = trained[n_processes] / "with-half-the-ranks"
-    assert len(json.loads((run / "log").read_text())) == 4
+    run = trained(n_processes) / "with-half-the-ranks"
+    assert len(json.loads((run / "log").read_text())) == 2
 
 
-def test_record(trained):
-    for n_processes, out in trained.items():
-        record = json.loads((out / "normal" / "args.json").read_text())
-        assert record["n_ranks"] == 8
-        assert record["n_processes"] == n_processes
-        assert record["virtual_ranks"] == 8 // n_processes
+@pytest.mark.parametrize("n_processes", PROCESSES)
+def test_record(trained, n_processes):
+    path = trained(n_processes) / "normal" / "args.json"
+    record = json.loads(path.read_text())
+    assert record["n_ranks"] == 8
+    assert record["n_processes"] == n_processes
+    assert record["virtual_ranks"] == 8 // n_processes
 
 
 @pytest.mark.parametrize(
@@ -111,16 +126,24 @@ def test_record(trained):
     [
         (("--bn", "chainer"), "--virtual-ranks does not go with --bn chainer"),
         (("--bn", "chainermn"), "--virtual-ranks does not go with --bn chainermn"),
-        (("--bn-group-size", "8"), "--bn-group-size 8 must divide --virtual-ranks 12"),
-        (("--batchsize", "100"), "a global batch of 24 ranks x 100 images"),
+        (("--batchsize", "100"), "a global batch of 12 ranks x 100 images"),
     ],
     ids=lambda value: value[-1] if isinstance(value, tuple) else "",
 )
-def test_refusals(tmp_path, flags, words):
+def test_refusals(tmp_path, call, flags, words):
     common = ("--dataset", "synthetic", "--train-size", 200, "--virtual-ranks", 12)
-    done = mpiexec(2, TRAIN, *common, *flags, "--out", tmp_path / "out")
+    done = call(main, *common, *flags, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert words in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_groups_that_processes_do_not_hold_are_refused(tmp_path):
+    common = ("--dataset", "synthetic", "--train-size", 200, "--virtual-ranks", 12)
+    done = mpiexec(2, TRAIN, *common, "--bn-group-size", 8, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "--bn-group-size 8 must divide --virtual-ranks 12" in done.stderr
+    assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

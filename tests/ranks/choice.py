@@ -1,6 +1,7 @@
 """Print how vectors on GPUs are reduced, or each rank's error, as JSON.
 
-Run under mpiexec with what the environment variable is on each rank.
+Usage: choice.py SETTINGS..., where each is a list, as JSON, of the setting of the
+environment variable on each rank. Prints a list of what each rank has for each.
 """
 
 import json
@@ -17,13 +18,15 @@ from mpi4py import MPI
 from chainer_crossbn.collectives import choose
 
 world = MPI.COMM_WORLD
-os.environ["CHAINER_CROSSBN_COLLECTIVE"] = sys.argv[1 + world.rank]
 n_devices = cuda.cupy.cuda.runtime.getDeviceCount()
 chainer.get_device(f"@cupy:{world.rank % n_devices}").use()
-try:
-    found = choose(world)
-except ValueError as error:
-    found = str(error)
-everywhere = world.gather(found)
+results = []
+for settings in sys.argv[1:]:
+    os.environ["CHAINER_CROSSBN_COLLECTIVE"] = json.loads(settings)[world.rank]
+    try:
+        result = choose(world)
+    except ValueError as error:
+        result = str(error)
+    results.append(world.gather(result))
 if world.rank == 0:
-    print(json.dumps(everywhere), flush=True)
+    print(json.dumps(results), flush=True)

@@ -5,15 +5,14 @@ import os
 import chainer
 import numpy as np
 import pytest
-from mpi4py import MPI
 
 from chainer_crossbn import CollectiveError
 from chainer_crossbn.communicators import HostCommunicator, create
 
 
 @pytest.fixture(scope="module")
-def host():
-    return create("host", MPI.COMM_WORLD)
+def host(comm):
+    return create("host", comm.mpi_comm)
 
 
 def gradient(shape, dtype, rank, index):
@@ -76,7 +75,7 @@ def test_all_ranks_get_the_same_bits(host):
     model = model_of("ffffffff", host.rank)
     host.multi_node_mean_grad(model)
     bits = [p.grad.tobytes() for _, p in sorted(model.namedparams())]
-    assert all(b == bits for b in MPI.COMM_WORLD.allgather(bits))
+    assert all(b == bits for b in host.mpi_comm.allgather(bits))
 
 
 def test_a_split_communicator_is_one_too(host):
@@ -96,4 +95,4 @@ def test_ranks_with_different_gradients_get_an_error(host):
     if host.rank == 0:
         model.p1.grad = None
     with pytest.raises(CollectiveError, match="different gradients"):
-        create("host", MPI.COMM_WORLD).multi_node_mean_grad(model)
+        create("host", host.mpi_comm).multi_node_mean_grad(model)

@@ -26,7 +26,6 @@ from exactness_cases import (
     run,
     unequal,
 )
-from mpi4py import MPI
 from reference import batch_normalization, error
 from training_cases import CPU, images_of
 
@@ -169,7 +168,7 @@ def test_paper_refuses_bad_options(comm, options, message):
 @pytest.mark.parametrize("backward", ["exact", "local"])
 def test_paper_makes_so_many_allreduces(comm, n_allreduces, backward, monkeypatch):
     monkeypatch.setenv("CHAINER_CROSSBN_COLLECTIVE", "mpi")
-    counting = Counting(MPI.COMM_WORLD.Dup())
+    counting = Counting(comm.mpi_comm.Dup())
     link, _, _ = paper(
         chainermn.create_communicator("naive", counting),
         n_allreduces=n_allreduces,

@@ -639,7 +639,7 @@ def count_shared(monkeypatch):
 def test_one_turn_in_shared_memory_a_direction(comm, c, monkeypatch):
     if comm.size == 1 or os.environ.get("CHAINER_CROSSBN_COLLECTIVE") == "mpi":
         return
-    counting = Counting(MPI.COMM_WORLD.Dup())
+    counting = Counting(comm.mpi_comm.Dup())
     link = CrossBatchNormalization(c, chainermn.create_communicator("naive", counting))
     x, gy = batch((2, c), "float32", seed=comm.rank)
     for _ in range(2):
@@ -661,7 +661,7 @@ def test_one_collective_a_direction(comm, c, monkeypatch):
     if comm.size == 1:
         return
     monkeypatch.setenv("CHAINER_CROSSBN_COLLECTIVE", "mpi")
-    counting = Counting(MPI.COMM_WORLD.Dup())
+    counting = Counting(comm.mpi_comm.Dup())
     link = CrossBatchNormalization(c, chainermn.create_communicator("naive", counting))
     x, gy = batch((2, c), "float32", seed=comm.rank)
     for _ in range(2):
@@ -755,7 +755,7 @@ def test_another_order_is_an_error_with_allreduce_alone(comm, n_rounds):
 
 
 def test_communicators_may_share_an_mpi_communicator(comm):
-    comms = [chainermn.create_communicator("naive") for _ in range(2)]
+    comms = [chainermn.create_communicator("naive", comm.mpi_comm) for _ in range(2)]
     x = batch((2, 3), "float32", seed=comm.rank)[0]
     one = np.ones(3, "float32")
     results = set()

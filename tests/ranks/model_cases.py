@@ -16,6 +16,8 @@ WIDTHS = {
     **{"resnet152": 2, "resnet20": 4, "resnet56": 2, "resnet110": 2},
 }
 PER_RANK = 4
+# As others that are trained here, but of more blocks.
+DEEP = {"resnet56", "resnet101", "resnet110", "resnet152"}
 # Larger where else a channel of the last layers had but a value an image.
 LARGE_IMAGES = {"alexnet", "googlenet", "resnet50", "resnet101", "resnet152"}
 
@@ -67,12 +69,18 @@ def stepped(comm, name, bn, n):
     return serializer.target
 
 
-@pytest.mark.parametrize("name", models.MODELS)
-def test_a_step_equals_that_of_one_rank_with_the_whole_batch(comm, name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in DEEP else ())
+        for name in models.MODELS
+    ],
+)
+def test_a_step_equals_that_of_one_rank_with_the_whole_batch(world, name):
     with chainer.using_config("dtype", np.float64):
-        ours = stepped(comm, name, "multigpu", PER_RANK)
-        alone = comm.split(comm.rank, 0)
-        theirs = stepped(alone, name, "chainer", PER_RANK * comm.size)
+        ours = stepped(world, name, "multigpu", PER_RANK)
+        alone = world.split(world.rank, 0)
+        theirs = stepped(alone, name, "chainer", PER_RANK * world.size)
     assert list(ours) == list(theirs)
     for key, value in ours.items():
         assert error(value, theirs[key]) < 1e-10, key

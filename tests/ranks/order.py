@@ -1,12 +1,18 @@
-"""Reach the layers in a different order on the last rank; print all errors as JSON.
+"""Reach the layers in different order on the ranks; print the ranks' errors as JSON.
 
-Run under mpiexec with the name of a fault and the iteration in which it occurs. With
-`gpu`, arrays are on GPUs, or on what stands in for them, and errors come later.
+Usage: order.py [--gpu] CASE..., where a case is "FAULT, ITERATION" or
+"FAULT, ITERATION, COLLECTIVE". Each has a communicator of its own. Rank 0 prints one
+object, with a list of errors for each case.
+
+A last case "leaves, ITERATION" is printed by each rank that is left, as a list of its
+error. With --gpu, for GPUs, on which errors come later, or what stands in for them,
+faults behind the first iteration need a launch each: a device may wait forever after
+one.
 """
 
+import argparse
 import json
 import os
-import sys
 
 import chainer_crossbn  # noqa: F401  makes Chainer importable
 
@@ -57,7 +63,7 @@ class Model(chainer.Chain):
 
 def step(model, x, fault, turn):
     if fault == "late":
-        time.sleep(5)  # until the others have raised their errors
+        time.sleep(5)  # until the others have given up
     y = model(x, fault, turn)
     if fault == "no backward":
         return
@@ -68,36 +74,59 @@ def step(model, x, fault, turn):
     loss.backward()
 
 
-def main(fault, iteration, on_gpu):
-    comm = chainermn.create_communicator("naive")
-    separate = MPI.COMM_WORLD.Dup()
+def error_of(comm, device, fault, iteration, on_gpu):
+    """Return the error of this rank, ``None`` if there is none.
+
+    The last rank is at fault in the last iteration, where "leaves" has none.
+    """
     model = Model(comm)
-    model.to_device(f"@cupy:{comm.rank}" if on_gpu else "@numpy")
+    model.to_device(device)
     model.device.use()
     state = np.random.RandomState(comm.rank)
-    error = None
     usual = {"other": "either", "wide or narrow": "narrow or wide"}.get(fault)
     last_rank = comm.rank == comm.size - 1
-    early = fault == "one iteration fewer" and last_rank
-    for i in range(1, iteration + 1 - early + 2 * on_gpu):
+    end = iteration - (fault == "leaves" and last_rank) + 2 * on_gpu
+    for i in range(1, end + 1):
         mine = fault if i == iteration and last_rank else usual
         x = model.device.send(state.randn(3, 4).astype("float32"))
         try:
             step(model, x, mine, i)
-        except CollectiveError as caught:
-            error = str(caught)
-            break
-    if fault == "one iteration fewer":
-        # The last rank ends before the others notice.
-        if not last_rank:
-            print(json.dumps([error]), flush=True)
-        return
-    errors = separate.gather(error)
-    if comm.rank == 0:
-        print(json.dumps(errors), flush=True)
-    if on_gpu:
-        separate.Barrier()
-        os._exit(0)  # a device that waits forever keeps MPI from finalizing
+        except CollectiveError as error:
+            return str(error)
+    return None
 
 
-main(sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["gpu"])
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("cases", nargs="+")
+    args = parser.parse_args()
+    world = MPI.COMM_WORLD
+    # Of errors, in a world that no error disturbs.
+    apart = world.Dup()
+    device = f"@cupy:{world.rank}" if args.gpu else "@numpy"
+    results = {}
+    for case in args.cases:
+        fault, iteration, *collective = case.split(", ")
+        if collective:
+            (os.environ["CHAINER_CROSSBN_COLLECTIVE"],) = collective
+        comm = chainermn.create_communicator("naive", world.Dup())
+        if fault == "leaves":
+            if world.rank == 0:
+                print(json.dumps(results), flush=True)
+            apart.Barrier()
+            error = error_of(comm, device, fault, int(iteration), args.gpu)
+            # The last rank leaves before the others know.
+            if world.rank < world.size - 1:
+                print(json.dumps([error]), flush=True)
+            return
+        error = error_of(comm, device, fault, int(iteration), args.gpu)
+        results[case] = apart.gather(error)
+    if world.rank == 0:
+        print(json.dumps(results), flush=True)
+    if args.gpu:
+        apart.Barrier()
+        os._exit(0)  # a device that waits forever keeps MPI from ending
+
+
+main()

@@ -17,10 +17,10 @@ from chainer_crossbn.commands.train.main import main as train_main
 
 WORLD = MPI.COMM_WORLD
 N_RANKS = 8
-# 20 iterations; the last of an epoch has 13 images, of which ranks have 2 or 1.
+# 10 iterations; the last of an epoch has 13 images, of which ranks have 2 or 1.
 FLAGS = (
-    *("--dataset", "synthetic", "--train-size", 109, "--test-size", 24, "--epoch", 4),
-    *("--batchsize", 3, "--width", 2, "--fc-units", 4, "--lr", 0.01, "--lr-step", 2),
+    *("--dataset", "synthetic", "--train-size", 109, "--test-size", 24, "--epoch", 2),
+    *("--batchsize", 3, "--width", 2, "--fc-units", 4, "--lr", 0.01, "--lr-step", 1),
     *("--threads", 1, "--cpu"),
 )
 _FOURS = ("--bn-group-size", 4)
