@@ -1,7 +1,10 @@
 """Convolution that is fast on CPUs."""
 
+from __future__ import annotations
+
 import chainer
 import chainer.functions as F
+import numpy
 from chainer import function_node
 from chainer.utils import type_check
 
@@ -113,7 +116,14 @@ class _Gradients(function_node.FunctionNode):
         return tuple(products[i] for i in indexes)
 
 
-def convolution_2d(x, W, b=None, stride=1, pad=0, groups=1):
+def convolution_2d(
+    x: chainer.Variable | numpy.ndarray,
+    W: chainer.Variable | numpy.ndarray,
+    b: chainer.Variable | numpy.ndarray | None = None,
+    stride: int | tuple[int, int] = 1,
+    pad: int | tuple[int, int] = 0,
+    groups: int = 1,
+) -> chainer.Variable:
     """Two-dimensional convolution, fast on CPUs.
 
     Filters of 3x3 with stride 1 and pad 1 go through Winograd's algorithm where it pays

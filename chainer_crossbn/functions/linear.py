@@ -1,5 +1,7 @@
 """Linear layer that is fast on CPUs."""
 
+from __future__ import annotations
+
 import math
 
 import chainer
@@ -82,7 +84,11 @@ class _WeightGradient(function_node.FunctionNode):
         return tuple(products[i]()[0] for i in indexes)
 
 
-def linear(x, W, b=None):
+def linear(
+    x: chainer.Variable | numpy.ndarray,
+    W: chainer.Variable | numpy.ndarray,
+    b: chainer.Variable | numpy.ndarray | None = None,
+) -> chainer.Variable:
     """Linear function, fast on CPUs for mini-batches of few images.
 
     Those go through kernels of our own where the weights are many

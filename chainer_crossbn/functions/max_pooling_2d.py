@@ -1,5 +1,7 @@
 """Max pooling that is fast on CPUs."""
 
+from __future__ import annotations
+
 import chainer
 import chainer.functions as F
 import numpy
@@ -58,7 +60,13 @@ class _Spread(function_node.FunctionNode):
         )
 
 
-def max_pooling_2d(x, size, stride=None, pad=0, cover_all=True):
+def max_pooling_2d(
+    x: chainer.Variable | numpy.ndarray,
+    size: int,
+    stride: int | None = None,
+    pad: int = 0,
+    cover_all: bool = True,
+) -> chainer.Variable:
     """Max pooling, fast on CPUs.
 
     Windows are cut where the map ends. A NaN is the maximum of its window. What is on a

@@ -1,6 +1,9 @@
 """Shortcuts of residual networks that have no parameters."""
 
+from __future__ import annotations
+
 import chainer
+import numpy
 from chainer import backend, function_node
 from chainer.utils import type_check
 
@@ -56,7 +59,9 @@ def _zeros(shape, like):
     return xp.zeros((n, h, w, c), like.dtype).transpose(0, 3, 1, 2)
 
 
-def subsample_and_widen(x, stride, channels):
+def subsample_and_widen(
+    x: chainer.Variable | numpy.ndarray, stride: int, channels: int
+) -> chainer.Variable:
     """Keep each ``stride``-th row and column, and add channels of zeros behind.
 
     Option A of He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition"
