@@ -64,8 +64,9 @@ EXPERIMENTS = $(IN_VENV) python -m chainer_crossbn experiments
 # How many times `make faults` kills a rank.
 N := 100
 
-# Two workers, and a file's tests on one of them, as they share runs.
-PYTEST = $(IN_VENV) python -m pytest -n 2 --dist loadfile
+# Two workers, and a file's tests on one of them, as they share runs. OpenBLAS starts no
+# threads, which would compete with the other worker.
+PYTEST = OPENBLAS_NUM_THREADS=1 $(IN_VENV) python -m pytest -n 2 --dist loadfile
 
 .PHONY: help demo faults paper figures test test-slow test-all test-nvrtc mutations \
     check-gpu lint bench venv clean

@@ -12,7 +12,12 @@ FLAGS = (
 
 
 def test_profiling():
-    run_tests(3, "profiling_cases.py")
+    run_tests(3, "profiling_cases.py", "-k", "3_ranks")
+
+
+@pytest.mark.slow
+def test_profiling_on_fewer_ranks():
+    run_tests(3, "profiling_cases.py", "-k", "not 3_ranks")
 
 
 def train(out, *flags):
