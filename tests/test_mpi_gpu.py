@@ -210,7 +210,7 @@ def test_more_ranks_than_devices(env, tmp_path):
     done = train("--gpu", "--out", tmp_path, env={**env, "STAND_IN_DEVICES": "1"})
     assert done.returncode == 2
     assert done.stderr == (
-        "train_cifar.py: error: --gpu: CuPy sees 1 GPUs on a node with 2 ranks; start "
+        "train_cifar.py: error: --gpu: CuPy sees 1 GPU on a node with 2 ranks; start "
         "fewer ranks on it, let them share GPUs by --communicator staged, or use "
         "--cpu\n"
     )

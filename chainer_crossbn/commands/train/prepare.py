@@ -158,9 +158,10 @@ def check_room(plan, model):
 
 def restore(plan, trainer, comm, device):
     """Continue from the newest complete snapshot."""
-    parts = {}
+    parts = None  # on rank 0 the snapshot, which is larger than MPI sends at once
 
     def read():
+        nonlocal parts
         folder = run_directory.snapshots_path(plan.path)
         snapshot = storage.read_newest(folder, note)
         if snapshot is None:
@@ -168,8 +169,7 @@ def restore(plan, trainer, comm, device):
                 f"{plan.path} has no snapshot to continue from; start again with "
                 "another --name"
             )
-        manifest, contents = snapshot
-        parts.update(contents)
+        manifest, parts = snapshot
         return manifest
 
     manifest = on_rank_zero(comm.mpi_comm, read)
