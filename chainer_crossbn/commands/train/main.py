@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import sys
 import time
 import traceback
@@ -11,7 +12,13 @@ import chainer
 import numpy
 from mpi4py import MPI
 
-from chainer_crossbn import collectives, communicators, datasets, kernels
+from chainer_crossbn import (
+    collectives,
+    communicators,
+    datasets,
+    kernels,
+    launcher,
+)
 from chainer_crossbn.commands.command_line import print_anything
 from chainer_crossbn.commands.train import (
     alike,
@@ -57,6 +64,12 @@ def main(argv: Optional[list[str]] = None) -> int:
     """
     print_anything()
     world = MPI.COMM_WORLD
+    message = launcher.mismatch(os.environ, world.size)
+    if message is not None:
+        launch = launcher.launch_of(os.environ)
+        if launch is not None and launch.rank == 0:
+            print(f"train_cifar.py: error: {message}", file=sys.stderr, flush=True)
+        return 2
     try:
         run(sys.argv[1:] if argv is None else argv, world)
     except UsageError as error:
