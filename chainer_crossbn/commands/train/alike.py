@@ -44,7 +44,7 @@ def check_alike(world: MPI.Comm, argv: list[str]) -> None:
 def _versions():
     code = hashlib.sha256()
     package = Path(__file__).parents[2]
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted([*package.rglob("*.py"), *package.rglob("*.cu")]):
         code.update(path.relative_to(package).as_posix().encode() + b"\0")
         code.update(path.read_bytes())
     return {
