@@ -33,7 +33,7 @@ __all__ = [
     "yield_core",
 ]
 
-_names_without_mpi = weakref.WeakKeyDictionary()
+_names_without_mpi: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def sum_over_ranks(comm, vector, layer: str):

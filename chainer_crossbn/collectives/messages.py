@@ -3,6 +3,8 @@
 import atexit
 from typing import NamedTuple
 
+from mpi4py import MPI
+
 _DRAIN_PROBES = 1000  # MPI takes in messages that have arrived bit by bit
 
 
@@ -36,7 +38,7 @@ class PlaceMessages:
         self._mpi_comm = mpi_comm
         self._tag = tag
         self._others = [rank for rank in range(mpi_comm.size) if rank != mpi_comm.rank]
-        self._requests = []
+        self._requests: list[MPI.Request] = []
         self.received: dict[int, Place] = {}
         # MPI finalizes cleanly only after all messages were received. A rank that
         # ends early is noticed by the time limit of the others.

@@ -1,5 +1,7 @@
 """A communicator for gradients in host memory."""
 
+from typing import Any
+
 import chainer
 import numpy
 from chainermn.communicators.naive_communicator import NaiveCommunicator
@@ -116,7 +118,7 @@ class HostCommunicator(NaiveCommunicator):
 def gradients_of(model: chainer.Link, zero_fill: bool) -> list:
     """Return the gradients of a model, in the same order on all ranks."""
     pairs = sorted(model.namedparams())
-    parameters = [p for _, p in pairs if p.array is not None]
+    parameters: list[Any] = [p for _, p in pairs if p.array is not None]
     if zero_fill:
         for p in parameters:
             if p.grad is None:

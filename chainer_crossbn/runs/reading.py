@@ -142,8 +142,8 @@ def find_runs(
     Raises:
         FileNotFoundError: If one of ``paths`` does not exist.
     """
-    skipped = []
-    logs = {}
+    skipped: list[tuple[Path, str]] = []
+    logs: dict[str, Path] = {}
     for path in paths:
         if not os.path.exists(path):
             raise FileNotFoundError(

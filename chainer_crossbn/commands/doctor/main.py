@@ -52,9 +52,9 @@ def main(argv: Optional[list[str]] = None) -> int:
     deadline = Deadline(rank, args.patience)
     try:
         deadline.restart("the start of MPI")
-        error = _import_error()
-        if error is not None:
-            return _refuse(rank, error)
+        message = _import_error()
+        if message is not None:
+            return _refuse(rank, message)
         # Imported after _import_error() has reported what can't be imported.
         from mpi4py import MPI
 
@@ -79,7 +79,7 @@ class Deadline:
     def __init__(self, rank: int, seconds: float) -> None:
         self._rank = rank
         self._seconds = seconds
-        self._timer = None
+        self._timer: Optional[threading.Timer] = None
 
     def restart(self, place: str) -> None:
         """Start the time limit of a place.
@@ -88,9 +88,10 @@ class Deadline:
             place (str): What comes next, such as ``"the start of MPI"``.
         """
         self.stop()
-        self._timer = threading.Timer(self._seconds, self._end, [place])
-        self._timer.daemon = True
-        self._timer.start()
+        timer = threading.Timer(self._seconds, self._end, [place])
+        timer.daemon = True
+        timer.start()
+        self._timer = timer
 
     def stop(self) -> None:
         """Remove the time limit."""

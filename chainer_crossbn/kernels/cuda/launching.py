@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import numpy
 from chainer.backends import cuda
@@ -36,8 +36,8 @@ class Launcher:
         self._module = cuda.cupy.RawModule(
             code=source.read_text(), options=(*OPTIONS, *options)
         )
-        self._functions = {}
-        self._counters = {}
+        self._functions: dict[str, Any] = {}
+        self._counters: dict[Any, Any] = {}
 
     def __call__(self, name: str, grid: tuple[int, ...], arguments: tuple) -> None:
         """Launch a kernel on the current stream, and wait for nothing.
