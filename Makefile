@@ -1,4 +1,4 @@
-# The Python that .venv is made with: a command or a path, 3.9 or newer.
+# The Python with which .venv is built: a command or a path, 3.9 or newer.
 PYTHON ?= python3
 # mpich: the PyPI wheel, inside .venv. system: mpiexec on PATH, and its library.
 MPI ?= mpich
@@ -6,15 +6,15 @@ MPI ?= mpich
 VENV := .venv
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-# Asked of PYTHON, which may be the one of an activated .venv: what that was made with.
+# PYTHON may be that of an activated .venv: BASE_PYTHON is the one it was built with.
 ask = $(shell $(PYTHON) -c "import platform, sys; print($(1))" 2>/dev/null)
 BASE_PYTHON := $(call ask,sys._base_executable)
 VERSION := $(call ask,platform.python_version())
 
-# Written last, so that a .venv without it is half-built, or not what is asked for.
+# Written last: a .venv without it is incomplete, or was built with other settings.
 STAMP := $(VENV)/python-$(VERSION)-mpi-$(MPI)
 
-# A .venv that lost its Python or another file is not to be trusted either.
+# A .venv whose Python or another file is missing is built again.
 LIST := find . -name __pycache__ -prune -o ! -type d -print | LC_ALL=C sort
 MISSING := cd $(VENV) && $(LIST) | LC_ALL=C comm -13 - files
 ifneq ($(shell { $(VENV)/bin/python -c "" && $(MISSING) && echo none; } 2>&1 || :),none)
@@ -22,7 +22,7 @@ $(shell rm -f $(STAMP))
 endif
 
 ifeq ($(MPI),system)
-# Open MPI: more ranks than cores; root, as which containers run.
+# Let Open MPI start more ranks than cores, and run as root (in containers).
 export OMPI_MCA_rmaps_base_oversubscribe ?= 1
 export PRTE_MCA_rmaps_default_mapping_policy ?= :oversubscribe
 export OMPI_ALLOW_RUN_AS_ROOT ?= 1
@@ -33,15 +33,15 @@ endif
 DEMO := --dataset synthetic --train-size 2000 --test-size 500 --epoch 4 --lr 0.004 \
     --lr-step 1 --batchsize 2 --width 8 --fc-units 64 --virtual-ranks 4
 
-# What is compared with comes apart: PyTorch is large.
+# The libraries for comparison have their own venv, because PyTorch is large.
 BENCH := .venv-bench
 
-# How large the paper's evaluation is, and where it goes.
+# Scale and output directory of the paper's evaluation.
 SCALE := laptop
 OUT = result/paper-$(SCALE)
 
-# What the report is made of: the logs of OUT, or those that come with this clone. Of
-# these the largest scale is shown, unless SCALE names one.
+# The report is written from the logs in OUT, or else from those in reproduction/: of the
+# largest scale there, unless SCALE names one.
 SHOWN = $(SCALE)
 ifeq ($(origin OUT),file)
 ifeq ($(origin SCALE),file)
@@ -49,13 +49,13 @@ SHOWN = $(if $(wildcard reproduction/desktop),desktop,$(SCALE))
 endif
 LOGS = reproduction/$(SHOWN)
 REPORT := REPRODUCTION.md
-# The report of the quick check goes beside its logs, and the other names it.
+# The report of the quick check is written beside its logs; the main report refers to it.
 REPORT_QUICK_CHECK = $(if $(filter desktop,$(SHOWN)),$(QUICK_CHECK))
 else
 LOGS = $(OUT)
 endif
 
-# The runs at laptop scale that the report at desktop scale shows beside its own.
+# The runs at laptop scale that the report at desktop scale also shows.
 QUICK_CHECK = $(wildcard reproduction/laptop)
 checked = $(and $(filter desktop,$(1)),$(QUICK_CHECK))
 checked_at = $(if $(checked),--quick-check "$(QUICK_CHECK)")
@@ -64,8 +64,8 @@ EXPERIMENTS = $(IN_VENV) python -m chainer_crossbn experiments
 # How many times `make faults` kills a rank.
 N := 100
 
-# Two workers, and a file's tests on one of them, as they share runs. OpenBLAS starts no
-# threads, which would compete with the other worker.
+# Two workers. All tests of a file run on the same worker, because they share runs.
+# OpenBLAS uses one thread, so that the workers do not compete for cores.
 PYTEST = OPENBLAS_NUM_THREADS=1 $(IN_VENV) python -m pytest -n 2 --dist loadfile
 
 .PHONY: help demo faults paper figures test test-slow test-all test-nvrtc mutations \
@@ -76,19 +76,19 @@ help:
 	@echo "make paper  reproduce the paper: DATA=DIR [SCALE=laptop|desktop|full|smoke]"
 	@echo "            [OUT=DIR] [ONLY=\"fig3 fig4\"] [SEEDS=3] [JOBS=N]"
 	@echo "            [QUICK_CHECK=DIR]"
-	@echo "make figures  the report of the paper's evaluation again, from its logs"
-	@echo "make test   lint, and run the tests that are not slow"
+	@echo "make figures  write the report of the paper's evaluation again, from its logs"
+	@echo "make test   lint, then run the tests that are not slow"
 	@echo "make test-slow  run the slow tests"
-	@echo "make test-all   lint, and run all tests"
-	@echo "make test-nvrtc  compile the kernels of GPUs, from K80 to B200; needs no GPU"
-	@echo "make check-gpu  check and time the GPUs of this machine, with PYTHON as it is"
-	@echo "make faults kill ranks of small runs, N=100 times, and see that nothing is lost"
-	@echo "make mutations  break the package in ten ways: do the tests notice?"
-	@echo "make lint   lint alone"
-	@echo "make bench  compare speed with ChainerMN and PyTorch; QUICK=1: one round"
-	@echo "make venv   build .venv, as the others do when they need it"
+	@echo "make test-all   lint, then run all tests"
+	@echo "make test-nvrtc  compile the CUDA kernels for K80 to B200; needs no GPU"
+	@echo "make check-gpu  check and time the GPUs of this machine; uses PYTHON, not .venv"
+	@echo "make faults kill ranks of small runs N=100 times, and check that nothing is lost"
+	@echo "make mutations  break the package in ten ways, and check that the tests fail"
+	@echo "make lint   run the linters only"
+	@echo "make bench  compare speed with ChainerMN and PyTorch; QUICK=1 runs one round"
+	@echo "make venv   build .venv; the other targets do so when needed"
 	@echo "make clean  remove .venv and caches"
-	@echo "PYTHON=python3.12 picks the Python (3.9 or newer), MPI=system the system's MPI."
+	@echo "PYTHON=python3.12 selects the Python (3.9 or newer), MPI=system the system's MPI."
 
 demo: venv
 	@export $(IN_VENV); out=result/demo; \
@@ -123,7 +123,7 @@ test-nvrtc: venv
 	$(VENV)/bin/python -m pip install -q --no-build-isolation -e ".[nvrtc]"
 	$(IN_VENV) python -m pytest tests/nvrtc/compilation.py
 
-# With what PYTHON has installed, so that it serves where there is no network.
+# Uses the packages installed for PYTHON, so that it works without a network.
 check-gpu:
 	$(PYTHON) benchmarks/gpu.py
 
@@ -158,7 +158,7 @@ $(STAMP): requirements.txt pyproject.toml
 	    echo "$(PYTHON) cannot make a venv: install its venv package"; exit 1; }
 	@case "$(MPI)" in mpich) ;; system) command -v mpiexec >/dev/null || { \
 	    echo "MPI=system, but there is no mpiexec on PATH"; exit 1; };; *) \
-	    echo "MPI is mpich or system, not $(MPI)"; exit 1;; esac
+	    echo "MPI must be mpich or system, not $(MPI)"; exit 1;; esac
 	@echo "Building $(VENV) with Python $(VERSION); this takes about a minute."
 	rm -rf $(VENV)
 	"$(BASE_PYTHON)" -m venv $(VENV)

@@ -3,10 +3,10 @@
     python benchmarks/compare.py [--quick] [--only NAME] [--update] [--rounds N]
         [--out DIR]
 
-The implementations of a group run in turn, a process each, some rounds of it, in an
-order that moves on from round to round, so that what else happens on the machine meets
-all of them. A ratio is the median of the rounds' ratios, its interval that of the
-medians of resampled rounds (bootstrap, 95 %).
+The implementations of a group run in turn, each in its own process, for several rounds.
+Their order rotates between rounds, so that other load on the machine affects all of
+them. A ratio is the median of the ratios of the rounds; its interval is the 95 %
+bootstrap interval of that median.
 """
 
 import argparse
@@ -293,14 +293,14 @@ def main():
     parser.add_argument(
         "--update",
         action="store_true",
-        help="put these groups in the place of the stored ones, of the same machine",
+        help="replace these groups in the stored results of the same machine",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each group")
-    parser.add_argument("--only", default="", help="groups whose name has this in it")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds per group")
+    parser.add_argument("--only", default="", help="groups whose name contains this")
     parser.add_argument(
         "--out",
         type=Path,
-        help=f"where to write (all that is measured: {RESULTS.relative_to(ROOT)})",
+        help=f"output directory (for complete results: {RESULTS.relative_to(ROOT)})",
     )
     args = parser.parse_args()
     if args.update and (args.quick or not args.only):

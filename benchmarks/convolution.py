@@ -2,10 +2,10 @@
 
     mpiexec -n 1 python benchmarks/convolution.py IMPLEMENTATION BATCH
 
-Prints the seconds of one pass over all of them, as JSON: the median of some passes. The
-first convolution makes no gradient of its input, the images. ``ours``, ``chainer`` (F.
-convolution_2d), ``torch`` and ``torch-last`` (channels last); each gets its arrays in
-the order in memory that it leaves them in.
+Prints, as JSON, the seconds of one pass over all of them: the median of several passes.
+The first convolution computes no gradient of its input, the images. IMPLEMENTATION is
+``ours``, ``chainer`` (F.convolution_2d), ``torch`` or ``torch-last`` (channels last).
+Each gets its arrays in the memory layout of its own outputs.
 """
 
 import json

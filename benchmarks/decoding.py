@@ -1,4 +1,4 @@
-"""Images per second that threads decode or draw, and that a training step takes.
+"""Measure how many images per second threads decode and a training step processes.
 
     python benchmarks/decoding.py [--threads 1 2 4] [--data DIR]
 

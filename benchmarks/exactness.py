@@ -1,10 +1,10 @@
-"""Measure how exact this package's link and ChainerMN's are, beside each other.
+"""Measure the errors of this package's link and of ChainerMN's, side by side.
 
     mpiexec -n 2 python benchmarks/exactness.py [--gpu]
 
 Prints, for the cases of docs/exactness.md, the largest error of y and gx over the
 ranks, as max |a - b| / max |reference|, against the whole batch in long double. With
---gpu it is this package's link alone, on GPUs, and what is printed is JSON.
+--gpu, it measures only this package's link, on GPUs, and prints JSON.
 """
 
 import json

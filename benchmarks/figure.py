@@ -1,4 +1,4 @@
-"""Draw what compare.py stored.
+"""Draw the results that compare.py stored.
 
 python benchmarks/figure.py [DIR]
 """

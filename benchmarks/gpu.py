@@ -1,11 +1,11 @@
-"""Check this package on the GPUs of this machine, and time it beside others.
+"""Check this package on the GPUs of this machine, and compare its speed with others.
 
     python benchmarks/gpu.py [--quick] [--out DIR]
 
-Measures how exact the link is on one rank and on several, trains a small network, and
-times batch normalization against the limit that memory sets, Chainer's, ChainerMN's
-and PyTorch's. Writes gpu.json and, where Matplotlib is there, gpu.png. Its exit status
-is 1 where something is wrong, and 2 where there is no GPU.
+Measures the errors of the link on one rank and on several, trains a small network, and
+compares the time of batch normalization with the limit set by memory bandwidth, and
+with Chainer, ChainerMN and PyTorch. Writes gpu.json and, if Matplotlib is installed,
+gpu.png. The exit status is 1 if a check fails, and 2 if there is no GPU.
 """
 
 import argparse
@@ -246,7 +246,7 @@ def draw(times, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default=str(HERE / "results" / "gpu"))
-    parser.add_argument("--quick", action="store_true", help="times by one pass alone")
+    parser.add_argument("--quick", action="store_true", help="time one pass only")
     args = parser.parse_args()
     out = Path(args.out)
     machine = last_json(execute("-c", DESCRIBE))
@@ -281,7 +281,7 @@ def main():
         draw(times, out / "gpu.png")
         print(f"wrote {out / 'gpu.png'}")
     right = all(part["right"] for part in (*exactness, *training))
-    print("all is right" if right else "something is wrong: see above")
+    print("all checks passed" if right else "a check failed: see above")
     return not right
 
 

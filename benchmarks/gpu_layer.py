@@ -2,11 +2,11 @@
 
     mpiexec -n 2 python benchmarks/gpu_layer.py BATCH...
 
-Prints, as JSON, the seconds of one pass over all shapes, as the device has it, on the
-slowest rank: for each local batch size and implementation the medians of some rounds,
-in which the implementations take turns; for one that fails, its error. `copy` is the
-limit that memory sets: it reads and writes as many bytes as normalization must. Started
-by gpu.py. BENCHMARK_ROUNDS sets how many rounds there are.
+Prints, as JSON, the device time in seconds of one pass over all shapes on the slowest
+rank: for each local batch size and implementation, the medians of several rounds, in
+which the implementations take turns, or the error of one that fails. `copy` is the
+limit set by memory bandwidth: it reads and writes as many bytes as normalization must.
+gpu.py starts this program. BENCHMARK_ROUNDS sets the number of rounds.
 """
 
 import functools

@@ -3,8 +3,8 @@
     mpiexec -n 2 python benchmarks/layer.py IMPLEMENTATION BATCH
 
 Prints the seconds of one pass over all shapes on the slowest rank, as JSON: the median
-of some passes. Started by compare.py; one implementation a process. ``copy`` copies as
-many bytes as normalization must read and write.
+of several passes. ``copy`` copies as many bytes as normalization must read and write.
+compare.py starts this program once per implementation and round.
 """
 
 import json

@@ -2,8 +2,8 @@
 
     python benchmarks/models.py [--rounds N] [--only NAME]
 
-Two ranks of one thread, networks of full width. VGG16 is in compare.py, whose way of
-measuring this is.
+Two ranks with one thread each, networks at full width. Measured as in compare.py, which
+includes VGG16.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import json
 
 import compare
 
-# Network -> images a rank, and what its ratios to ChainerMN and to PyTorch should be.
+# Network -> images per rank, and the target ratios to ChainerMN and to PyTorch.
 MODELS = {
     "resnet20": (64, 1 / 3, 1 / 1.2),
     "resnet110": (16, 1 / 3, 1 / 1.2),
@@ -23,8 +23,8 @@ MODELS = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=4, help="rounds of each network")
-    parser.add_argument("--only", default="", help="networks whose name has this in it")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds per network")
+    parser.add_argument("--only", default="", help="networks whose name contains this")
     args = parser.parse_args()
     results = {"machine": compare.machine(), "models": {}}
     print(

@@ -2,17 +2,17 @@
 
     mpiexec -n 2 python benchmarks/step.py IMPLEMENTATION BATCH WIDTH FC_UNITS [MODEL]
 
-VGG16 unless another is named, which then has its full width. Prints, as JSON, the
-seconds of a step on the slowest rank (the median of some) and the peak memory of a
-rank. Started by compare.py and models.py; one implementation a process.
+MODEL is VGG16 by default; other models have their full width. Prints, as JSON, the
+seconds of a step on the slowest rank (the median of several) and the peak memory of a
+rank. compare.py and models.py start it once per implementation and round.
 ``multigpu`` and ``normal`` are this package's steps; ``chainermn`` is stock Chainer and
 ChainerMN with MultiNodeBatchNormalization (but for the shortcuts of small ResNets, and
 with dropout of ratio 0), ``chainermn-normal`` the same with
 L.BatchNormalization; ``torch`` is PyTorch's DistributedDataParallel over gloo with
 local batch normalization, ``torch-last`` the same with channels last.
-``without-convolution`` and so on are ``multigpu`` with Chainer's, or ChainerMN's, own
-in the place of one part, ``profiled`` is ``multigpu`` with ``--profile``.
-BENCHMARK_STEPS sets how many steps are timed.
+``without-convolution`` and so on are ``multigpu`` with one part replaced by that of
+Chainer or ChainerMN, ``profiled`` is ``multigpu`` with ``--profile``.
+BENCHMARK_STEPS sets the number of timed steps.
 """
 
 import json
@@ -226,7 +226,7 @@ def main(implementation, batch, width, fc_units, name="vgg16"):
     peak = WORLD.allreduce(peak, op=MPI.MAX)
     if WORLD.rank == 0:
         print(json.dumps({"seconds": slowest, "peak_bytes": peak}), flush=True)
-    # gloo's threads need no goodbye.
+    # End without waiting for the threads of gloo.
     WORLD.Barrier()
     os._exit(0)
 

@@ -1,6 +1,6 @@
-"""The networks of the package for PyTorch, to time them beside it.
+"""The networks of this package in PyTorch, for comparison of speed.
 
-Layer by layer as chainer_crossbn.models has them, without dropout, at full width. Batch
+The layers are those of chainer_crossbn.models at full width, without dropout. Batch
 normalization follows each convolution.
 """
 

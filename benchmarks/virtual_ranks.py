@@ -3,8 +3,9 @@
     python benchmarks/virtual_ranks.py [--rounds N]
 
 VGG16 of width 16 with 2 images per rank, one thread per process, by train_cifar.py. The
-configurations run in turn, in an order that moves on from round to round. Prints, and
-writes to results/virtual_ranks.json, the medians of times and of the rounds' ratios.
+configurations run in turn, in an order that rotates between rounds. Prints the medians
+of the times and of the ratios per round, and writes them to
+results/virtual_ranks.json.
 """
 
 import argparse

@@ -10,8 +10,8 @@
 #
 #     qsub -g GROUP -v BATCHSIZE=2 jobs/age.sh
 #
-# If the time is up, submit the same job again; with "-hold_jid comparison" a second job
-# waits for the first. MODULES are the modules to load; their MPI has to be the one that
+# If the job reaches its time limit, submit it again; with "-hold_jid comparison" a second
+# job waits for the first. MODULES are the modules to load; their MPI must be the one that
 # mpi4py loads (docs/clusters.md). LAUNCH starts RANKS ranks; by default it is Open MPI's
 # mpirun. See comparison.sh for the other variables.
 set -eu

@@ -4,8 +4,8 @@
 #     sh jobs/comparison.sh mpiexec -n 8
 #
 # It runs the doctor, then trains noBN, normalBN and multigpuBN, and draws the figures.
-# Networks whose training was stopped are resumed. Exit status: that of the command that
-# failed, or 75 if the time is up; then run the same command again. Variables:
+# It resumes networks whose training was stopped. The exit status is that of the command
+# that failed, or 75 at the time limit; then run the same command again. Variables:
 #
 #     BATCHSIZE   images per rank (64)
 #     SEED        random seed (0)
@@ -51,10 +51,10 @@ for bn in $NETWORKS; do
     # A run writes this file last.
     if [ ! -e "$OUT/$name/statistics.json" ]; then
         if time_is_up; then
-            echo "comparison.sh: the time is up at $name; the same command goes on"
+            echo "comparison.sh: time limit reached at $name; run the same command to continue"
             exit 75
         fi
-        echo "comparison.sh: $name did not come to its end (exit status $status)" >&2
+        echo "comparison.sh: $name did not finish (exit status $status)" >&2
         exit "$((status > 0 ? status : 1))"
     fi
 done

@@ -3,7 +3,7 @@
 #
 #     RANKS=8 BATCHSIZE=2 sh jobs/hostfile.sh [HOSTFILE]
 #
-# A line of HOSTFILE is "host:ranks" for MPICH and Intel MPI, and "host slots=ranks" for
+# Each line of HOSTFILE is "host:ranks" for MPICH and Intel MPI, or "host slots=ranks" for
 # Open MPI. All hosts need this directory and Python at the same path, and ssh without a
 # password. See comparison.sh for the variables.
 set -eu

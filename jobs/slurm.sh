@@ -10,8 +10,8 @@
 #     BATCHSIZE=2 sbatch --ntasks-per-node=4 --gres=gpu:4 jobs/slurm.sh
 #
 # Site-specific options (partition, account, GPUs) go on the command line. LAUNCH is
-# "mpiexec" by default, which starts the ranks by srun (MPICH); for a site's own MPI it is
-# for example "srun --mpi=pmix". If the time is up, the job is queued again and resumes.
+# "mpiexec" by default, which starts the ranks with srun (MPICH); for a site's own MPI, use
+# for example "srun --mpi=pmix". At the time limit, the job is requeued and resumes.
 # See comparison.sh for the other variables.
 set -eu
 launch=${LAUNCH:-mpiexec}

@@ -129,7 +129,7 @@ def test_slurm_queues_again_what_was_stopped(tmp_path, start):
             SLURM_JOB_END_TIME=str(int(time.time()) + 300 + 12),
         )
         assert done.returncode == 75, done.stdout + done.stderr
-        assert "the time is up at multigpu-b4-s0" in done.stdout
+        assert "time limit reached at multigpu-b4-s0" in done.stdout
         queued += 1
         if log.exists() and len(json.loads(log.read_text())) > epochs[-1]:
             epochs.append(len(json.loads(log.read_text())))
@@ -149,5 +149,5 @@ def test_a_doctor_who_says_no_is_heard(tmp_path, start):
 def test_a_run_that_fails_ends_it(tmp_path, start):
     done = start("hostfile.sh", RANKS="2", FLAGS="--dataset nonsense")
     assert done.returncode == 2
-    assert "none-b4-s0 did not come to its end (exit status 2)" in done.stderr
+    assert "none-b4-s0 did not finish (exit status 2)" in done.stderr
     assert runs(tmp_path) == {}

@@ -245,13 +245,13 @@ def test_names_tell_of_the_options():
 
 
 BAD = {
-    "--model resnet20 --fc-units 4": "--fc-units goes with --model alexnet or vgg16, "
+    "--model resnet20 --fc-units 4": "--fc-units applies to --model alexnet or vgg16, "
     "not resnet20",
-    "--model resnet20 --dropout 0.5": "--dropout goes with --model alexnet, googlenet "
+    "--model resnet20 --dropout 0.5": "--dropout applies to --model alexnet, googlenet "
     "or vgg16, not resnet20",
-    "--model vgg16 --zero-gamma": "--zero-gamma goes with --model resnet20, resnet50, "
+    "--model vgg16 --zero-gamma": "--zero-gamma applies to --model resnet20, resnet50, "
     "resnet56, resnet101, resnet110 or resnet152, not vgg16",
-    "--model resnet20 --zero-gamma --bn none": "there is no gamma with --bn none",
+    "--model resnet20 --zero-gamma --bn none": "--bn none has no gamma",
     "--model resnet20 --bn-layers back:20": "--bn-layers back:20 is more than the 19 "
     "normalizations of resnet20",
 }

@@ -131,22 +131,22 @@ BAD = {
     ),
     "--bn multigpu --bn-layers front:03": "'front:03' is not all, front:K or back:K",
     "--bn normal --bn-group-size 1": (
-        "--bn-group-size goes with --bn multigpu, paper or chainermn, not normal"
+        "--bn-group-size applies to --bn multigpu, paper or chainermn, not normal"
     ),
-    "--groups 4": "--groups goes with --bn group, not multigpu",
+    "--groups 4": "--groups applies to --bn group, not multigpu",
     # even if it is the default of another
     "--bn chainermn --paper-allreduces 2": (
-        "--paper-allreduces goes with --bn paper, not chainermn"
+        "--paper-allreduces applies to --bn paper, not chainermn"
     ),
     "--bn layer --paper-backward local": (
-        "--paper-backward goes with --bn paper, not layer"
+        "--paper-backward applies to --bn paper, not layer"
     ),
     "--bn group --weight-norm-init data": (
-        "--weight-norm-init goes with --bn weight, not group"
+        "--weight-norm-init applies to --bn weight, not group"
     ),
-    "--bn none --bn-layers front:3": "--bn-layers goes with --bn normal, .*, not none",
-    "--bn weight --bn-layers back:3": "--bn-layers goes with .*, not weight",
-    "--bn-rest none": "--bn-rest goes with --bn-layers front:K or back:K",
+    "--bn none --bn-layers front:3": "--bn-layers applies to --bn normal, .*, not none",
+    "--bn weight --bn-layers back:3": "--bn-layers applies to .*, not weight",
+    "--bn-rest none": "--bn-rest needs --bn-layers front:K or back:K",
     "--bn-group-size 3": "--bn-group-size 3 does not divide the 2 ranks; choose 1 or 2",
     "--bn-group-size 0": "--bn-group-size: '0' is not a whole number at least 1",
     "--bn-layers front:14": (

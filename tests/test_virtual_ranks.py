@@ -124,8 +124,8 @@ def test_record(trained, n_processes):
 @pytest.mark.parametrize(
     "flags,words",
     [
-        (("--bn", "chainer"), "--virtual-ranks does not go with --bn chainer"),
-        (("--bn", "chainermn"), "--virtual-ranks does not go with --bn chainermn"),
+        (("--bn", "chainer"), "--virtual-ranks does not support --bn chainer"),
+        (("--bn", "chainermn"), "--virtual-ranks does not support --bn chainermn"),
         (("--batchsize", "100"), "a global batch of 12 ranks x 100 images"),
     ],
     ids=lambda value: value[-1] if isinstance(value, tuple) else "",

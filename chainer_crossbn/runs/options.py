@@ -1,7 +1,7 @@
-"""The options of ``train_cifar.py``: the one table from which all else is derived.
+"""The options of ``train_cifar.py``, in one table.
 
-The parser, what ``--resume`` keeps or compares, the name of a run, the legends of
-figures and which runs are comparable follow from :data:`OPTIONS`.
+:data:`OPTIONS` determines the parser, what ``--resume`` keeps or compares, the names of
+runs, the legends of figures, and which runs are comparable.
 """
 
 from collections.abc import Iterable
@@ -28,9 +28,9 @@ _FILES = ("folder", "imagenet")
 class OnResume(Enum):
     """What ``--resume`` does with the value of an option."""
 
-    COMPARE = "refuse another value than the run's, as the result depends on it"
+    COMPARE = "refuse a value other than the run's, because the result depends on it"
     KEEP = "take the run's value unless another is given"
-    IGNORE = "use what is given, or the default"
+    IGNORE = "use the given value, or the default"
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class Option:
         choices (tuple or None): Accepted values.
         metavar (str or None): Placeholder of the value in the help text.
         short (str or None): Short flag.
-        applies_to (tuple or None): Name of another option, and the values of it with
-            which this one may be given.
+        applies_to (tuple or None): Name of another option, and its values with which
+            this option may be given.
         default_there: Value if it is not given and ``applies_to`` holds.
         on_resume (OnResume): What ``--resume`` does with it.
         name_part (str or None): Part of the run's name if the value is not the default.
-        legend (str or None): The same in legends of figures. Options that have one make
-            a different network of a ``--bn``.
-        comparable (bool or None): Whether figures may compare runs that differ in it;
-            by default, if results do not depend on it.
+        legend (str or None): The same in legends of figures. Different values of such
+            an option are different networks in figures.
+        comparable (bool or None): Whether figures may compare runs that differ in it.
+            By default they may if results do not depend on it.
         assumed: Value of runs that were recorded before the option existed.
     """
 
@@ -82,7 +82,7 @@ class Option:
 
     @property
     def description(self) -> str:
-        """What it does, and what it may be given with."""
+        """The help text, and the values of another option that it applies to."""
         if self.applies_to is None:
             return self.help
         other, supported = self.applies_to
@@ -100,7 +100,7 @@ class Option:
 
     @property
     def separates_runs(self) -> bool:
-        """Whether figures keep runs apart that differ in it."""
+        """Whether figures separate runs that differ in it."""
         if self.comparable is None:
             return self.on_resume is OnResume.COMPARE
         return not self.comparable
@@ -109,8 +109,9 @@ class Option:
 _NETWORK = (
     Option(
         "bn",
-        "normalization: none (noBN), normal (normalBN: each rank for itself), multigpu "
-        "(multigpuBN: over all ranks), paper (multigpuBN as the paper writes it), "
+        "normalization: none (noBN), normal (normalBN: statistics of each rank), "
+        "multigpu (multigpuBN: statistics of all ranks), paper (multigpuBN as "
+        "described in the paper), "
         "chainermn (ChainerMN's MultiNodeBatchNormalization), chainer "
         "(L.BatchNormalization), layer, group or weight (Layer, Group or Weight "
         "Normalization)",
@@ -123,7 +124,7 @@ _NETWORK = (
     ),
     Option(
         "bn_group_size",
-        "share statistics among each K consecutive ranks",
+        "share statistics within groups of K consecutive ranks",
         type=_COUNT,
         default_text="all ranks",
         metavar="K",
@@ -143,8 +144,7 @@ _NETWORK = (
     ),
     Option(
         "paper_backward",
-        "sums of the gradient: exact averages them over the ranks, local takes each "
-        "rank's own",
+        "gradient sums: exact averages them over the ranks, local uses each rank's own",
         type=str,
         choices=("exact", "local"),
         applies_to=("bn", ("paper",)),
@@ -164,8 +164,8 @@ _NETWORK = (
     ),
     Option(
         "weight_norm_init",
-        "initialize Weight Normalization by the norms of the initial weights (norm), "
-        "or so that outputs on a first mini-batch of all ranks have mean 0 and "
+        "initialize Weight Normalization with the norms of the initial weights (norm), "
+        "or such that the outputs for a first mini-batch of all ranks have mean 0 and "
         "variance 1 (data)",
         type=str,
         choices=("norm", "data"),
@@ -202,8 +202,8 @@ _NETWORK = (
     ),
     Option(
         "width",
-        "channels of the first convolution, with which all others scale; 8 or 16 suits "
-        "a laptop",
+        "channels of the first convolution; all other layers scale with it; 8 or 16 "
+        "suits a laptop",
         type=_COUNT,
         default_text="the model's own, 64 for vgg16",
     ),
@@ -230,7 +230,7 @@ _NETWORK = (
     ),
     Option(
         "zero_gamma",
-        "start the last normalization of each residual block with a scale of 0",
+        "initialize the scale of the last normalization of each residual block to 0",
         applies_to=("model", _RESNETS),
         name_part="zero-gamma",
     ),
@@ -251,7 +251,7 @@ _TRAINING = (
         type=_POSITIVE,
         default_text="0.01 * sqrt(global batch size / 512)",
     ),
-    Option("momentum", "momentum of the SGD", type=_FRACTION, default=0.9),
+    Option("momentum", "momentum of SGD", type=_FRACTION, default=0.9),
     Option(
         "weight_decay",
         "weight decay of all parameters",
@@ -326,21 +326,21 @@ _DATA = (
     ),
     Option(
         "train_size",
-        "train on N images, the same number of each class",
+        "train on N images, the same number from each class",
         type=_COUNT,
         default_text="all",
         metavar="N",
     ),
     Option(
         "test_size",
-        "test on N images, the same number of each class",
+        "test on N images, the same number from each class",
         type=_COUNT,
         default_text="all",
         metavar="N",
     ),
     Option(
         "eval_train",
-        "training images that train/main/* are computed on",
+        "number of training images used to compute train/main/*",
         type=_COUNT,
         default_text="as many as test images",
         metavar="N",
@@ -374,8 +374,8 @@ _DATA = (
 _MACHINE = (
     Option(
         "virtual_ranks",
-        "ranks per process: P processes train as P x V ranks do, with V x --batchsize "
-        "images in one pass, on machines with fewer cores or GPUs than ranks. Times "
+        "ranks per process: P processes train like P x V ranks, with V x --batchsize "
+        "images in one pass, for machines with fewer cores or GPUs than ranks. Times "
         "are not those of P x V ranks",
         type=_COUNT,
         default=1,
@@ -384,8 +384,8 @@ _MACHINE = (
     ),
     Option(
         "recompute",
-        "keep less of the forward pass and compute it again in the backward pass: less "
-        "memory, the same results",
+        "recompute parts of the forward pass in the backward pass: less memory, the "
+        "same results",
         on_resume=OnResume.KEEP,
         name_part="recompute",
         comparable=False,
@@ -414,12 +414,12 @@ _MACHINE = (
     ),
     Option(
         "gpu",
-        "one GPU per rank",
+        "use one GPU per rank",
         default=False,
         default_text="if there are enough GPUs",
         on_resume=OnResume.IGNORE,
     ),
-    Option("cpu", "no GPU", default=False, on_resume=OnResume.IGNORE),
+    Option("cpu", "use no GPU", default=False, on_resume=OnResume.IGNORE),
     Option(
         "threads",
         "BLAS threads per rank",
@@ -459,7 +459,7 @@ _OUTPUT = (
     ),
     Option(
         "snapshot_interval",
-        "take a snapshot every EPOCHS epochs, which may be a fraction; 0 disables",
+        "take a snapshot every EPOCHS epochs; fractions are allowed; 0 disables",
         type=number(float, 0),
         default=1.0,
         metavar="EPOCHS",
@@ -467,17 +467,17 @@ _OUTPUT = (
     ),
     Option(
         "resume",
-        "continue the run in the directory PATH from its last snapshot, with the run's "
-        "own options where no others are given; auto: continue the run of the same "
-        "name if there is one, else start it",
+        "continue the run in the directory PATH from its last snapshot; options that "
+        "are not given are those of the run. auto: continue the run of the same name "
+        "if it exists, otherwise start it",
         type=str,
         metavar="auto|PATH",
         on_resume=OnResume.IGNORE,
     ),
     Option(
         "evaluate",
-        "train nothing: test the model.npz of the run in the directory PATH, with the "
-        "run's own options where no others are given",
+        "do not train; test the model.npz of the run in the directory PATH. Options "
+        "that are not given are those of the run",
         type=str,
         metavar="PATH",
         on_resume=OnResume.IGNORE,

@@ -18,15 +18,15 @@ _MAY_DIFFER = ("CHAINER_DATASET_ROOT",)
 
 
 def check_alike(world: MPI.Comm, argv: list[str]) -> None:
-    """Check that all ranks were started alike; they call this together.
+    """Check that all ranks were started in the same way; they call this together.
 
     Args:
         world (mpi4py.MPI.Comm): All ranks.
         argv (list of str): Arguments of this rank.
 
     Raises:
-        UsageError: On all ranks, if not; it names the first rank that differs from
-            rank 0.
+        UsageError: On all ranks, if any rank differs from rank 0; the message names
+            the first such rank.
     """
     own = {"arguments": " ".join(argv), **_versions(), **_settings()}
     gathered = world.allgather((socket.gethostname(), own))
@@ -37,7 +37,7 @@ def check_alike(world: MPI.Comm, argv: list[str]) -> None:
             if actual != expected:
                 raise UsageError(
                     f"rank {rank} on {host} differs from rank 0: its {name} is "
-                    f"{actual}, not {expected}; start all ranks alike"
+                    f"{actual}, not {expected}; start all ranks in the same way"
                 )
 
 

@@ -42,7 +42,7 @@ class Setup(NamedTuple):
         load (Loader): Makes mini-batches of them.
         comm: ChainerMN communicator of all processes.
         device (chainer.backend.Device): What this process computes on.
-        watchdog (Watchdog): Records how far this process is.
+        watchdog (Watchdog): Records the progress of this process.
     """
 
     args: Namespace
@@ -57,7 +57,7 @@ def build(setup: Setup, path: str) -> tuple[Trainer, chainer.Chain]:
     """Build model, optimizer and trainer; all ranks call it together.
 
     Args:
-        setup (Setup): What there is to train with.
+        setup (Setup): What the run trains with.
         path (str): The run directory.
 
     Returns:
@@ -199,7 +199,7 @@ def _schedule(args):
 
 
 def create_dropout(setup: Setup) -> RankDropout:
-    """Return the dropout of this process's ranks, each of which drops other units."""
+    """Return the dropout of this process's ranks, with a seed for each rank."""
     args = setup.args
     first = setup.comm.rank * args.virtual_ranks
     seeds = [

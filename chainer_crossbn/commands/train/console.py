@@ -110,7 +110,7 @@ class CompilationProgress:
         seconds = int(time.monotonic() - self._started)
         if seconds > self._seconds:
             self._seconds = seconds
-            text = "compiling kernels, once per installation, half a minute or so"
+            text = "compiling kernels, once per installation, about half a minute"
             print(f"\r{text}: {seconds} s", end="", flush=True)
 
     def close(self):
@@ -120,7 +120,7 @@ class CompilationProgress:
 
 
 class EpochTable(Extension):
-    """Prints a row per epoch; after a resume, first those of earlier epochs.
+    """Prints a row per epoch; after a resume, it prints the earlier epochs first.
 
     Args:
         terminal (bool): Whether a progress bar is shown below the table.

@@ -113,8 +113,8 @@ def _of_disk(error):
     if error.errno not in _DISK_ERRORS:
         return None
     return (
-        f"train_cifar.py: error: can't write {error.filename}: {error.strerror}; make "
-        "room, and continue with --resume auto\n"
+        f"train_cifar.py: error: can't write {error.filename}: {error.strerror}; free "
+        "space, and continue with --resume auto\n"
     )
 
 
@@ -226,7 +226,7 @@ def _write_results(plan, setup, model):
         if comm.rank == 0:
             write_model(path, final)
     test = build.compare_tests(model, setup)
-    # Last, as it moves the running statistics.
+    # Last, because it changes the running statistics.
     layers = deviations(model, build.first_batch(setup), comm, args.virtual_ranks)
     if comm.rank == 0:
         run_directory.write_statistics(path, test, layers)
@@ -247,7 +247,7 @@ def _choose_collective(world, device):
 
 
 def _compile_kernels(world, node, watchdog):
-    """Compile all kernels that are used, so that no iteration is timed with it.
+    """Compile all kernels that are used, so that no iteration includes compilation.
 
     One rank of each node does it first; the others load the result from disk.
     """

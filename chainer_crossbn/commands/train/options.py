@@ -38,8 +38,8 @@ def parse(argv: Optional[list[str]] = None) -> Namespace:
     _check_layers(args)
     if args.threads is not None and not threads.can_be_limited():
         raise UsageError(
-            "--threads needs threadpoolctl (pip install threadpoolctl); or leave it "
-            "out, and set OPENBLAS_NUM_THREADS"
+            "--threads needs threadpoolctl (pip install threadpoolctl); otherwise "
+            "omit it and set OPENBLAS_NUM_THREADS"
         )
     return args
 
@@ -110,8 +110,8 @@ def _check_combinations(args):
         other, supported = option.applies_to
         if getattr(args, other) not in supported:
             raise UsageError(
-                f"{option.flag} goes with {flag(other)} {either(supported)}, not "
-                f"{getattr(args, other)}; leave it out"
+                f"{option.flag} applies to {flag(other)} {either(supported)}, not "
+                f"{getattr(args, other)}; omit it"
             )
     if args.lr_schedule == "milestones" and args.lr_milestones is None:
         raise UsageError("--lr-schedule milestones needs --lr-milestones")
@@ -119,22 +119,22 @@ def _check_combinations(args):
         raise UsageError("--gpu and --cpu contradict each other; give one of them")
     if args.virtual_ranks > 1 and args.bn in normalizations.WITHOUT_VIRTUAL_RANKS:
         raise UsageError(
-            f"--virtual-ranks does not go with --bn {args.bn}, which has one rank per "
+            f"--virtual-ranks does not support --bn {args.bn}, which has one rank per "
             "process; start as many processes as ranks"
         )
     if args.zero_gamma and args.bn not in normalizations.OF_LAYERS:
-        raise UsageError(f"--zero-gamma: there is no gamma with --bn {args.bn}")
+        raise UsageError(f"--zero-gamma: --bn {args.bn} has no gamma")
     if args.decode_threads is not None and not _decodes(args):
         raise UsageError(
             f"--decode-threads: the images of --dataset {args.dataset} are in memory; "
-            "leave it out"
+            "omit it"
         )
 
 
 def _check_layers(args):
     if args.bn_layers is None:
         if args.bn_rest is not None:
-            raise UsageError("--bn-rest goes with --bn-layers front:K or back:K")
+            raise UsageError("--bn-rest needs --bn-layers front:K or back:K")
         return
     if args.bn == (args.bn_rest or "normal"):
         raise UsageError(

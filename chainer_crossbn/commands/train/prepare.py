@@ -73,7 +73,7 @@ def load_data(args, watchdog):
 
 
 def check_sizes(args, data, n_ranks):
-    """Check that images and arguments fit, and set what is left open.
+    """Check that images and arguments are compatible, and fill in missing values.
 
     Args:
         args (argparse.Namespace): The run's arguments; gets ``eval_train``.
@@ -139,12 +139,12 @@ def claim(plan: resume.Plan, data: datasets.ImageDataset, stack: ExitStack) -> N
     else:
         lock, aside = run_directory.create_or_replace(plan.path)
         if aside is not None:
-            note(f"renamed to {aside}, as it had no snapshot yet; starting again")
+            note(f"renamed to {aside}, because it had no snapshot yet; starting again")
     stack.callback(os.close, lock)
 
 
 def check_room(plan, model):
-    """Check that there is room for what the run writes; if not, leave no trace."""
+    """Check that the disk has space for the run; if not, remove what was created."""
     args = plan.args
     snapshots = storage.MOST * bool(args.snapshot_interval) * state.size_of(model)
     result = (not args.no_model) * state.size_of(model) // 2

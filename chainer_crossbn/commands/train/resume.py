@@ -10,7 +10,7 @@ from chainer_crossbn.runs import run_directory
 from chainer_crossbn.runs.options import OPTIONS, OnResume, flag
 from chainer_crossbn.training.snapshots import storage
 
-# A difference in one of these is named first, as others follow from it.
+# Differences in these are reported first, because others follow from them.
 _FIRST = ("bn", "model", "dataset")
 _COMPARED = [o.name for o in OPTIONS.values() if o.on_resume is OnResume.COMPARE]
 _TAKEN = [o.name for o in OPTIONS.values() if o.on_resume is not OnResume.IGNORE]
@@ -80,7 +80,7 @@ def plan(argv: list, n_processes: int) -> Plan:
 def _trains_on(args, recorded):
     """Return whether a run gets more epochs than it was started with."""
     before = recorded.get("epoch")
-    # A cosine over more epochs is another one.
+    # With more epochs, a cosine schedule differs from the first epoch on.
     return (
         isinstance(before, int) and args.epoch > before and args.lr_schedule != "cosine"
     )
@@ -119,7 +119,7 @@ def check_data(path: str, record: dict, name: str, checksum: str) -> None:
 def differences(
     record: dict, manifest: dict, versions: dict, n_processes: int, virtual_ranks: int
 ) -> list:
-    """Describe what keeps a resumed run from being bit-for-bit what it would have been.
+    """Describe why a resumed run may differ from an uninterrupted one.
 
     Args:
         record (dict): Content of its ``args.json``.
@@ -142,7 +142,7 @@ def differences(
     ]
     return [
         f"the snapshot was taken with {before}, and the run continues with {now}: "
-        "results will not be bit-for-bit those of an uninterrupted run"
+        "results will not be bit-for-bit identical to those of an uninterrupted run"
         for before, now, differs in compared
         if differs
     ]
@@ -214,7 +214,7 @@ def _as_flags(path, recorded):
         if name == "threads" and not threads.can_be_limited():
             continue
         if not isinstance(value, (int, float, str)):
-            raise UsageError(f"{path}: args.json has a wrong {name}")
+            raise UsageError(f"{path}: args.json has an invalid {name}")
         # In one argument, as a value may start with a dash.
         flags.append(flag(name) if value is True else f"{flag(name)}={value}")
     return flags
@@ -232,6 +232,6 @@ def _device_flags(record, given):
 def _compare(path, name, recorded, given):
     if given != recorded:
         raise UsageError(
-            f"{path} was made with {flag(name)} {recorded}, not {given}; leave "
-            f"{flag(name)} as it was, or start another run"
+            f"{path} was made with {flag(name)} {recorded}, not {given}; keep "
+            f"{flag(name)} unchanged, or start another run"
         )

@@ -4,7 +4,7 @@ import contextlib
 
 try:
     import threadpoolctl
-except ImportError:  # then OPENBLAS_NUM_THREADS and the like are all there is
+except ImportError:  # then only OPENBLAS_NUM_THREADS and the like have an effect
     threadpoolctl = None
 
 
@@ -21,7 +21,7 @@ def limited(n_threads: int) -> contextlib.AbstractContextManager:
 
 
 def of_blas():
-    """Return the threads that BLAS takes, ``None`` where that can't be told."""
+    """Return the number of threads that BLAS uses, or ``None`` if it is unknown."""
     pools = [] if threadpoolctl is None else threadpoolctl.threadpool_info()
     of_each = (p["num_threads"] for p in pools if p["user_api"] == "blas")
     return max(of_each, default=None)
