@@ -18,7 +18,7 @@ class Statistics(NamedTuple):
     """Statistics of one layer over all ranks.
 
     Attributes:
-        n_values: Elements of a channel: a number or an array of shape (); ``None`` where
+        n_values: Elements of a channel, a number or an array of shape (); ``None`` if
             several groups have counts of their own.
         mean: Array of shape (groups * c,).
         spread: Array of the same shape, which the function computes from: M2, or the
