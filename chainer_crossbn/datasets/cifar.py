@@ -121,7 +121,8 @@ def load(
         images, labels = map(numpy.concatenate, zip(*(batches[f] for f in files)))
         chosen = select(labels, size, source.n_class, option)
         parts.append((images.reshape(-1, 3, 32, 32)[chosen], labels[chosen]))
-    return from_arrays(name, source.n_class, *parts, notes)
+    train, test = parts
+    return from_arrays(name, source.n_class, train, test, notes)
 
 
 def _printable(text):

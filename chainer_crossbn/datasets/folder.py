@@ -104,8 +104,18 @@ def load(
         chosen = select(labels, size, n_class, option)
         images, labels = images[chosen], labels[chosen]
         _update(checksum, images, labels)
-        parts += [images, labels]
-    return ImageDataset(name, n_class, *parts, checksum.hexdigest(), notes)
+        parts.append((images, labels))
+    (train_images, train_labels), (test_images, test_labels) = parts
+    return ImageDataset(
+        name=name,
+        n_class=n_class,
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        checksum=checksum.hexdigest(),
+        notes=notes,
+    )
 
 
 def _list_splits(root, side):

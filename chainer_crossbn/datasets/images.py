@@ -63,9 +63,18 @@ def from_arrays(
     for images, labels in (train, test):
         # The number of images separates the two parts.
         checksum.update(b"%d\n" % len(labels))
-        checksum.update(images)
-        checksum.update(labels.astype("<i4"))
-    return ImageDataset(name, n_class, *train, *test, checksum.hexdigest(), notes)
+        checksum.update(numpy.ascontiguousarray(images).data)
+        checksum.update(labels.astype("<i4").data)
+    return ImageDataset(
+        name=name,
+        n_class=n_class,
+        train_images=train[0],
+        train_labels=train[1],
+        test_images=test[0],
+        test_labels=test[1],
+        checksum=checksum.hexdigest(),
+        notes=notes,
+    )
 
 
 def take_balanced(labels: numpy.ndarray, size: int, n_class: int) -> numpy.ndarray:

@@ -53,3 +53,12 @@ class LazyImages:
         if draw is not None:
             random = numpy.random.RandomState([*draw, index])
         self._make(self._numbers[index], random, out)
+
+    def _make(
+        self,
+        number: int,
+        random: numpy.random.RandomState | None,
+        out: numpy.ndarray,
+    ) -> None:
+        """Make the image of a number, with random changes if ``random`` is given."""
+        raise NotImplementedError

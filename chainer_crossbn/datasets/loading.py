@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import itertools
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy
@@ -85,7 +86,9 @@ class Loader:
             yield from in_memory(images, requests)
             return
         requests = iter(requests)
-        pending = collections.deque()
+        pending: collections.deque[tuple[numpy.ndarray, list[Future]]] = (
+            collections.deque()
+        )
         try:
             for request in requests:
                 pending.append(self._submit(images, request))

@@ -76,8 +76,9 @@ def load(
     train_size = _check_size(train_size, _TRAIN_SIZE, "--train-size")
     test_size = _check_size(test_size, _TEST_SIZE, "--test-size")
     if side == SIDE:
-        parts = _draw(seed, 0, train_size), _draw(seed, 1, test_size)
-        return from_arrays(NAME, _N_CLASS, *parts)
+        return from_arrays(
+            NAME, _N_CLASS, _draw(seed, 0, train_size), _draw(seed, 1, test_size)
+        )
     if not 1 <= side <= _SIDE_LIMIT:
         raise DatasetError(
             f"--image-size: {side} pixels requested; for --dataset {NAME}, choose "
@@ -91,9 +92,18 @@ def load(
         first = numpy.empty((3, side, side), numpy.uint8)
         images.make(0, None, first)
         checksum.update(b"%d %d %d %d\n" % (seed, part, size, side))
-        checksum.update(first)
-        parts += [images, labels]
-    return ImageDataset(NAME, _N_CLASS, *parts, checksum.hexdigest())
+        checksum.update(first.data)
+        parts.append((images, labels))
+    (train_images, train_labels), (test_images, test_labels) = parts
+    return ImageDataset(
+        name=NAME,
+        n_class=_N_CLASS,
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        checksum=checksum.hexdigest(),
+    )
 
 
 class DrawnImages(LazyImages):

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from chainer_crossbn.profiling.recorder import Step
+from chainer_crossbn.profiling.recorder import Layout, Step
 
 COMPONENTS = (
     "data",
@@ -113,7 +113,7 @@ def by_layer(iterations: list[Iteration]) -> dict[str, numpy.ndarray]:
         dict: From the path of a layer to a float64 array of shape (4,): seconds, in the
         order of ``OF_LAYERS``; forward and backward without waiting and transfer.
     """
-    totals = {}
+    totals: dict[int, tuple[Layout, numpy.ndarray]] = {}
     for iteration in iterations:
         step = iteration.step
         n = len(step.functions)
@@ -125,7 +125,7 @@ def by_layer(iterations: list[Iteration]) -> dict[str, numpy.ndarray]:
             id(step.layout), (step.layout, numpy.zeros((3, n)))
         )
         total += times, waits, transfers
-    layers = {}
+    layers: dict[str, numpy.ndarray] = {}
     for layout, (times, waits, transfers) in totals.values():
         own = times - waits - transfers
         rows = numpy.stack(

@@ -51,7 +51,7 @@ class Profiler(extension.Extension):
         self._recorder = recorder
         self._evaluator = evaluator
         self._mpi_comm = comm.mpi_comm
-        self._epochs = []
+        self._epochs: list[dict[str, Any]] = []
 
     def serialize(self, serializer):
         # Only rank 0 has any.

@@ -86,7 +86,7 @@ class Recorder(chainer.FunctionHook):
         super().__init__()
         self._names = _LinkNames(model)
         self._synchronize = _synchronizer(device)
-        self._layouts = {}
+        self._layouts: dict[tuple[type, ...], Layout] = {}
         self._searching = True
         self._clear()
         self.bn_mpi_comm = self._observe_normalizations(model)

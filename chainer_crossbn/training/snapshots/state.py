@@ -87,7 +87,9 @@ def _grouped_statistics(model):
 
 def size_of(model: chainer.Link) -> int:
     """Return the approximate bytes of a snapshot: parameters and their momentum."""
-    return 2 * sum(parameter.array.nbytes for parameter in model.params())
+    return 2 * sum(
+        parameter.size * parameter.dtype.itemsize for parameter in model.params()
+    )
 
 
 def restore(
