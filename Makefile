@@ -136,6 +136,8 @@ mutations: venv
 lint: venv
 	$(IN_VENV) ruff check .
 	$(IN_VENV) ruff format --check .
+	@# Not installed before Python 3.11, for which NumPy is annotated differently.
+	@if [ -x $(VENV)/bin/mypy ]; then $(VENV)/bin/mypy; fi
 
 bench: $(BENCH)/made
 	PATH="$(CURDIR)/$(BENCH)/bin:$$PATH" python benchmarks/compare.py \
