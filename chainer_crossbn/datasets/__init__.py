@@ -11,7 +11,7 @@ from chainer_crossbn.datasets.lazy import LazyImages
 
 __all__ = [
     "NAMES",
-    "OF_FILES",
+    "FILE_BASED",
     "DatasetError",
     "ImageDataset",
     "LazyImages",
@@ -20,8 +20,8 @@ __all__ = [
 ]
 
 #: Names of the data sets whose images are in files.
-OF_FILES = folder.NAMES
-NAMES = (*cifar.NAMES, *OF_FILES, synthetic.NAME)
+FILE_BASED = folder.NAMES
+NAMES = (*cifar.NAMES, *FILE_BASED, synthetic.NAME)
 
 
 def load(
