@@ -1,6 +1,7 @@
 """Take snapshots of a run, and end it on all ranks at once."""
 
 import math
+import sys
 from typing import Callable, Optional
 
 from chainer.training import extension
@@ -115,7 +116,7 @@ class Guard(extension.Extension):
         }
         folder = run_directory.snapshots_path(self._path)
         try:
-            storage.write(folder, trainer.updater.iteration, parts, about)
+            storage.write(folder, trainer.updater.iteration, parts, about, warn=_note)
         except OSError as error:
             self._failure = Ended(
                 f"can't write the snapshot of iteration {trainer.updater.iteration} "
@@ -126,3 +127,7 @@ class Guard(extension.Extension):
 
     def serialize(self, serializer):
         self._interval.serialize(serializer["interval"])
+
+
+def _note(line):
+    print(f"train_cifar.py: note: {line}", file=sys.stderr, flush=True)
