@@ -6,6 +6,7 @@ import http.server
 import io
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -139,7 +140,7 @@ def test_archives_and_folders_have_equal_images(tmp_path, name):
     assert loaded[0].notes == ()
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_pickles_of_python_3(tmp_path, protocol):
     values = contents()
     files = pickled(values, lambda value: pickle.dumps(value, protocol))
@@ -182,6 +183,90 @@ def test_subsets(tmp_path):
         datasets.load("cifar10", folder, train_size=26)
     with pytest.raises(datasets.DatasetError, match="^--test-size: 0 images"):
         datasets.load("cifar10", folder, test_size=0)
+
+
+# The same data in other forms
+
+
+def write_binary(path, values, name):
+    for file, value in values.items():
+        labels = numpy.array(value[b"labels" if name == "cifar10" else b"fine_labels"])
+        coarse = [] if name == "cifar10" else [numpy.zeros_like(labels)[:, None]]
+        rows = numpy.hstack([*coarse, labels[:, None], value[b"data"]])
+        (path / f"{file}.bin").write_bytes(rows.astype("u1").tobytes())
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_binary_version(tmp_path, name):
+    write_binary(tmp_path, contents(name), name)
+    check(datasets.load(name, tmp_path), contents(name), name)
+    file = next(iter(contents(name)))
+    (tmp_path / f"{file}.bin").write_bytes(bytes(3000))
+    refused(tmp_path, f"{file}.bin has 3000 bytes", name)
+
+
+def test_npz(tmp_path):
+    values = contents()
+    data = datasets.load("cifar10", write_folder(tmp_path, pickled(values)))
+    arrays = {
+        "x_train": data.train_images.transpose(0, 2, 3, 1),
+        "y_train": data.train_labels[:, None],
+        "x_test": data.test_images.transpose(0, 2, 3, 1),
+        "y_test": data.test_labels.astype("u1"),
+    }
+    path = tmp_path / "a.npz"
+    numpy.savez(path, **arrays)
+    other = datasets.load("cifar10", path)
+    check(other, values)
+    assert other.checksum == data.checksum
+    numpy.savez(path, **{**arrays, "y_test": arrays["y_test"] + 10})
+    refused(path, "y_test has labels out of 0 to 9")
+
+
+@pytest.mark.parametrize("end", [".tar", ".tar.bz2", ".zip"])
+def test_other_archives(tmp_path, end):
+    folder = write_folder(tmp_path / "files", pickled(contents()))
+    formats = {".tar": "tar", ".tar.bz2": "bztar", ".zip": "zip"}
+    path = shutil.make_archive(
+        str(tmp_path / "cifar-10-python"), formats[end], folder.parent, folder.name
+    )
+    assert path.endswith(end)
+    for place in (path, tmp_path):
+        check(datasets.load("cifar10", place), contents())
+    with open(path, "r+b") as file:
+        file.truncate(os.path.getsize(path) // 2)
+    refused(path, "truncated|not a valid|damaged")
+
+
+@pytest.mark.parametrize(
+    "place", ["", "cifar-10-batches-py", "cifar-10-batches-py-target"]
+)
+def test_places_of_the_folder(tmp_path, place, monkeypatch):
+    write_folder(tmp_path / place, pickled(contents()))
+    check(datasets.load("cifar10", tmp_path), contents())
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    check(datasets.load("cifar10", f"~/{tmp_path.name}"), contents())
+
+
+def test_archive_of_keras_beside_a_partial_folder(tmp_path):
+    archive = write_archive(tmp_path, pickled(contents()))
+    archive.rename(tmp_path / "cifar-10-batches-py.tar.gz")
+    check(datasets.load("cifar10", tmp_path), contents())
+    files = pickled(contents())
+    del files["test_batch"]
+    write_folder(tmp_path, files)
+    check(datasets.load("cifar10", tmp_path), contents())
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_numpy_labels(tmp_path, protocol):
+    for i, convert in enumerate((numpy.array, lambda v: list(numpy.array(v)))):
+        files = {
+            file: pickle.dumps({**v, b"labels": convert(v[b"labels"])}, protocol)
+            for file, v in contents().items()
+        }
+        folder = write_folder(tmp_path / str(i), files)
+        check(datasets.load("cifar10", folder), contents())
 
 
 # Missing files, and files of another kind

@@ -39,6 +39,18 @@ def test_centre_crop(tmp_path, size, side):
     assert abs(pixels(tmp_path / "a.png", side) - resized(image, side)).max() <= 1
 
 
+@pytest.mark.parametrize("side", [32, 224, 300])
+def test_images_of_the_requested_size_keep_their_pixels(tmp_path, side):
+    image = np.random.RandomState(0).randint(0, 256, (side, side, 3)).astype(np.uint8)
+    path = str(tmp_path / "image.png")
+    Image.fromarray(image).save(path)
+    expected = image.transpose(2, 0, 1)
+    np.testing.assert_array_equal(decoding.read(path, side), expected)
+    for seed in range(4):
+        drawn = decoding.read(path, side, np.random.RandomState(seed))
+        assert (drawn == expected).all() or (drawn == expected[..., ::-1]).all()
+
+
 def test_large_jpeg_files_are_decoded_at_a_fraction(tmp_path):
     # No detail is lost when it is reduced.
     picture(100, 81, 1).resize((1600, 1300)).save(tmp_path / "a.jpg", quality=95)

@@ -7,7 +7,7 @@ import pytest
 from image_trees import truncate, write
 
 from chainer_crossbn import datasets
-from chainer_crossbn.datasets import decoding
+from chainer_crossbn.datasets import decoding, folder
 from chainer_crossbn.datasets.loading import Loader, Request
 
 
@@ -207,3 +207,10 @@ def test_loading_writes_nothing(tree):
     before = sorted(tree.rglob("*"))
     load(tree, skip_broken=True)
     assert sorted(tree.rglob("*")) == before
+
+
+def test_a_long_listing_reports_its_progress(tree, monkeypatch):
+    monkeypatch.setattr(folder, "_LISTED", 2)
+    lines = []
+    load(tree, progress=lines.append)
+    assert lines and all("listing" in line for line in lines)

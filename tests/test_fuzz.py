@@ -66,7 +66,7 @@ FLAGS = {
     **dict.fromkeys(
         (
             *("--gpu", "--cpu", "--profile", "--no-model", "--allow-nan"),
-            *("--recompute", "--zero-gamma", "--skip-broken"),
+            *("--recompute", "--zero-gamma", "--skip-broken", "--augment"),
         ),
         [],
     ),

@@ -59,6 +59,20 @@ def test_the_last_two_and_the_most_accurate_are_kept(folder):
     assert sorted(os.listdir(folder)) == ["000000002", "000000005", "000000006"]
 
 
+def test_an_old_snapshot_that_can_not_be_removed_is_noted(folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    for iteration in (1, 2):
+        write(folder, iteration)
+    notes = []
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    storage.write(str(folder), 3, parts_of(3), {"accuracy": None}, notes.append)
+    (note,) = notes
+    assert "000000001" in note and "Permission denied" in note
+    assert storage.iterations(str(folder)) == [3, 2]
+
+
 def test_nothing_there(folder):
     assert read_newest(folder) == (None, [])
 

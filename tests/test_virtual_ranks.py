@@ -22,7 +22,16 @@ from chainer_crossbn.commands.train.main import main
 FAST, SLOW = (4, 8), (2, 1)
 PROCESSES = (*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW))
 VIRTUAL = tuple(n for n in PROCESSES if n != 8)
-CASES = "none", "normal", "multigpu", "paper", "paper-local", "pairs", "dropout"
+CASES = (
+    "none",
+    "normal",
+    "multigpu",
+    "paper",
+    "paper-local",
+    "pairs",
+    "augment",
+    "dropout",
+)
 TIMES = {"elapsed_time", "train_time", "images_per_second"}
 
 

@@ -11,7 +11,7 @@ from chainer_crossbn.datasets.lazy import LazyImages
 
 __all__ = [
     "NAMES",
-    "OF_FILES",
+    "FILE_BASED",
     "DatasetError",
     "ImageDataset",
     "LazyImages",
@@ -20,8 +20,8 @@ __all__ = [
 ]
 
 #: Names of the data sets whose images are in files.
-OF_FILES = folder.NAMES
-NAMES = (*cifar.NAMES, *OF_FILES, synthetic.NAME)
+FILE_BASED = folder.NAMES
+NAMES = (*cifar.NAMES, *FILE_BASED, synthetic.NAME)
 
 
 def load(
@@ -40,8 +40,10 @@ def load(
     Args:
         name (str): ``'cifar10'``, ``'cifar100'`` (fine labels), ``'folder'``,
             ``'imagenet'`` or ``'synthetic'``.
-        path (str, os.PathLike or None): For CIFAR the official archive, the directory
-            that it unpacks to, or a directory that holds either; the default is
+        path (str, os.PathLike or None): For CIFAR an archive (tar or zip), the
+            directory that it unpacks to (Python or binary version), a directory that
+            holds either, or an npz file with ``x_train``, ``y_train``, ``x_test`` and
+            ``y_test``; the default is
             Chainer's dataset cache, into which the archive is downloaded unless it is
             there. For ``folder`` and ``imagenet`` the directory that has class
             directories or lists, see :func:`.folder.load`.

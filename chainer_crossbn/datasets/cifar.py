@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, "Learning Multiple Layers of Features from Tiny
-Images", 2009), in the Python version of https://www.cs.toronto.edu/~kriz/cifar.html.
+Images", 2009), in the Python or the binary version of
+https://www.cs.toronto.edu/~kriz/cifar.html, or as arrays in an npz file.
 
 The files are not trusted: archives are read as a stream and never extracted, and
 :mod:`.unpickling` calls nothing.
@@ -7,6 +8,7 @@ The files are not trusted: archives are read as a stream and never extracted, an
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import http.client
@@ -14,6 +16,7 @@ import os
 import struct
 import tarfile
 import urllib.request
+import zipfile
 import zlib
 from typing import Callable, NamedTuple
 
@@ -25,7 +28,12 @@ from chainer_crossbn.datasets.images import (
     from_arrays,
     select,
 )
-from chainer_crossbn.datasets.unpickling import DeclaredArray, MalformedPickle, loads
+from chainer_crossbn.datasets.unpickling import (
+    DeclaredArray,
+    DeclaredScalar,
+    MalformedPickle,
+    loads,
+)
 from chainer_crossbn.runs.files import replacing
 
 _MEBI = 1 << 20
@@ -38,6 +46,7 @@ _STALL_SECONDS = 30
 _PROGRESS_MEBI = 10
 
 _PIXELS = 3 * 32 * 32
+_INTEGERS = "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"
 
 
 class _Source(NamedTuple):
@@ -52,10 +61,29 @@ class _Source(NamedTuple):
     train: tuple[str, ...]  # files in the folder
     test: str
     labels: str  # key of the labels in each file
+    binary: str  # folder of the binary version
+    label_bytes: int  # per image in the binary version; the last is the label
 
     @property
     def files(self) -> tuple[str, ...]:
         return (*self.train, self.test)
+
+    @property
+    def members(self) -> dict[str, str]:
+        """From names in archives to files."""
+        return {
+            **{f"{self.folder}/{file}": file for file in self.files},
+            **{f"{self.binary}/{file}.bin": file for file in self.files},
+        }
+
+    @property
+    def archives(self) -> tuple[str, ...]:
+        """Usual names of archives."""
+        stems = self.archive[: -len(".tar.gz")], self.folder, self.binary
+        suffixes = ".tar.gz", ".tgz", ".tar", ".tar.bz2", ".zip"
+        names = [stem + suffix for stem in stems for suffix in suffixes]
+        binary = self.archive.replace("python", "binary")
+        return (*dict.fromkeys((self.archive, *names, binary, f"{self.name}.npz")),)
 
 
 _SOURCES = {
@@ -69,6 +97,8 @@ _SOURCES = {
         train=tuple(f"data_batch_{i}" for i in range(1, 6)),
         test="test_batch",
         labels="labels",
+        binary="cifar-10-batches-bin",
+        label_bytes=1,
     ),
     "cifar100": _Source(
         name="cifar100",
@@ -80,6 +110,8 @@ _SOURCES = {
         train=("train",),
         test="test",
         labels="fine_labels",
+        binary="cifar-100-binary",
+        label_bytes=2,
     ),
 }
 
@@ -106,7 +138,7 @@ def load(
         place = _cached_archive(source, progress)
         advice = "delete it to download it again, or use --data PATH"
     else:
-        place = _locate(source, os.fspath(path))
+        place = _locate(source, os.path.expanduser(os.fspath(path)))
         advice = f"get the official {source.archive} again"
     read = _read_folder if os.path.isdir(place) else _read_archive
     try:
@@ -149,13 +181,35 @@ def _locate(source, path):
 
 def _search(source, directory):
     """Return the path of the batches or the archive in a directory, None without."""
-    if any(os.path.isfile(os.path.join(directory, file)) for file in source.files):
-        return directory
-    folder = os.path.join(directory, source.folder)
-    archive = os.path.join(directory, source.archive)
-    if os.path.isdir(folder):
-        return folder
-    return archive if os.path.isfile(archive) else None
+    names = source.folder, source.binary
+    inside = [os.path.join(directory, name) for name in names]
+    folders = [
+        directory,
+        *inside,
+        *(os.path.join(folder, name) for folder, name in zip(inside, names)),
+        # In the cache of Keras 3.
+        *(
+            os.path.join(f"{folder}-target", name)
+            for folder, name in zip(inside, names)
+        ),
+    ]
+    counts = {folder: _count_files(source, folder) for folder in folders}
+    for folder, count in counts.items():
+        if count == len(source.files):
+            return folder
+    for place in (directory, *inside):
+        for name in source.archives:
+            if os.path.isfile(os.path.join(place, name)):
+                return os.path.join(place, name)
+    partial = [folder for folder, count in counts.items() if count]
+    return next(iter([*partial, *filter(os.path.isdir, inside)]), None)
+
+
+def _count_files(source, folder):
+    return sum(
+        any(os.path.isfile(os.path.join(folder, file + end)) for end in ("", ".bin"))
+        for file in source.files
+    )
 
 
 def _wrong_data_set(source, other, path):
@@ -169,14 +223,17 @@ def _read_folder(source, folder):
     """Return the batches, a dict of images and labels per file, and notes."""
     batches = {}
     for file in source.files:
+        path = os.path.join(folder, file)
+        if not os.path.exists(path) and os.path.exists(f"{path}.bin"):
+            path += ".bin"
         try:
-            with open(os.path.join(folder, file), "rb") as stream:
+            with open(path, "rb") as stream:
                 content = stream.read(_FILE_LIMIT + 1)
         except OSError as error:
             raise _Unusable(f"can't read {file}: {error.strerror}") from None
         if len(content) > _FILE_LIMIT:
             raise _Unusable(f"{file} is too large")
-        batches[file] = _parse_batch(source, file, content)
+        batches[file] = _parse(source, os.path.basename(path), content)
     return batches, ()
 
 
@@ -203,28 +260,33 @@ def _read_archive(source, path):
             digest = hashlib.md5(usedforsecurity=False)
             for chunk in iter(lambda: limited.read(_MEBI), b""):
                 digest.update(chunk)
-        with gzip.open(path) as file:
-            limited = _LimitedReader(file, _ARCHIVE_LIMIT)
-            batches = _read_tar(source, path, limited)
-            while limited.read(_MEBI):  # to the end, where gzip has its checksum
-                pass
+        with _decompressed(path) as file:
+            if zipfile.is_zipfile(path):
+                batches = _read_zip(source, path)
+            else:
+                limited = _LimitedReader(file, _ARCHIVE_LIMIT)
+                batches = _read_tar(source, path, limited)
+                while limited.read(_MEBI):  # to the end, where gzip has its checksum
+                    pass
     except DatasetError:
         raise
     except EOFError:
         raise _Unusable("the archive is truncated") from None
     except OSError as error:
-        raise _Unusable(error.strerror or "damaged, or not a gzip file") from None
+        raise _Unusable(error.strerror or "the archive is damaged") from None
     except (
         # What tarfile and zlib raise on broken headers.
         tarfile.TarError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        MemoryError,
         zlib.error,
         struct.error,
         ValueError,
         LookupError,
         ArithmeticError,
-        RecursionError,
     ):
-        raise _Unusable("not a valid tar archive") from None
+        raise _Unusable("not a valid tar or zip archive") from None
     for file in source.files:
         if file not in batches:
             raise _Unusable(f"{source.folder}/{file} is missing")
@@ -237,8 +299,69 @@ def _read_archive(source, path):
     return batches, notes
 
 
+def _decompressed(path):
+    """Open an archive; return a stream of its decompressed bytes."""
+    with open(path, "rb") as file:
+        start = file.read(3)
+    if start[:2] == b"\x1f\x8b":
+        return gzip.open(path)
+    return bz2.open(path) if start == b"BZh" else open(path, "rb")
+
+
+def _read_zip(source, path):
+    batches = {}
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if len(members) > _MEMBER_LIMIT:
+            raise _Unusable("too many members")
+        if sum(member.file_size for member in members) > _ARCHIVE_LIMIT:
+            raise _Unusable("the content is too large")
+        if "x_train.npy" in archive.namelist():
+            return _read_npz(source, path)
+        for member in members:
+            file = _file_of(source, path, member.filename)
+            if file is None or member.is_dir():
+                continue
+            if file in batches:
+                raise _Unusable(f"{_printable(member.filename)} is not one file")
+            batches[file] = _parse(source, member.filename, archive.read(member))
+    return batches
+
+
+def _read_npz(source, path):
+    """Return training images, as the first of the batches, and test images."""
+    batches = {}
+    with numpy.load(path, allow_pickle=False) as arrays:
+        for part, file in (("train", source.train[0]), ("test", source.test)):
+            for name in (f"x_{part}", f"y_{part}"):
+                if name not in arrays:
+                    raise _Unusable(f"{name} is missing")
+            images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+            if images.shape[1:] == (32, 32, 3):
+                images = images.transpose(0, 3, 1, 2)
+            if images.shape[1:] != (3, 32, 32) or images.dtype != numpy.uint8:
+                raise _Unusable(f"x_{part} has no uint8 images of 32 x 32 pixels")
+            if labels.dtype.kind not in "iu" or labels.size != len(images):
+                raise _Unusable(f"y_{part} has no {len(images)} integers")
+            try:
+                labels = _in_range(labels.ravel(), source.n_class)
+            except MalformedPickle as error:
+                raise _Unusable(f"y_{part} {error}") from None
+            batches[file] = images.reshape(-1, _PIXELS), labels
+    empty = numpy.empty((0, _PIXELS), numpy.uint8), numpy.empty(0, numpy.int32)
+    return {**dict.fromkeys(source.train[1:], empty), **batches}
+
+
+def _file_of(source, path, name):
+    """Return which batch a member of an archive is, or None."""
+    parts = name.split("/")
+    for other in _SOURCES.values():
+        if other is not source and {other.folder, other.binary} & set(parts[:-1]):
+            raise _wrong_data_set(source, other, path)
+    return source.members.get("/".join(parts[-2:]))
+
+
 def _read_tar(source, path, stream):
-    files = {f"{source.folder}/{file}": file for file in source.files}
     batches = {}
     # As a stream: all bytes pass the limit, and no header can seek back.
     with tarfile.open(fileobj=stream, mode="r|", bufsize=_MEBI) as archive:
@@ -247,15 +370,13 @@ def _read_tar(source, path, stream):
                 raise _Unusable("too many members")
             name = member.name[2:] if member.name.startswith("./") else member.name
             _check_member(member, name)
-            for other in _SOURCES.values():
-                if other is not source and name.split("/")[0] == other.folder:
-                    raise _wrong_data_set(source, other, path)
-            if name not in files:
+            file = _file_of(source, path, name)
+            if file is None:
                 continue
-            if not member.isreg() or files[name] in batches:
+            content = archive.extractfile(member)
+            if content is None or file in batches:
                 raise _Unusable(f"{name} is not one file")
-            content = archive.extractfile(member).read()
-            batches[files[name]] = _parse_batch(source, name, content)
+            batches[file] = _parse(source, name, content.read())
     return batches
 
 
@@ -268,6 +389,31 @@ def _check_member(member, name):
         raise _Unusable(f"{shown} is not a plain file")
     if not 0 <= member.size <= _FILE_LIMIT:
         raise _Unusable(f"{shown} is too large")
+
+
+def _parse(source, file, content):
+    parse = _parse_binary if file.endswith(".bin") else _parse_batch
+    return parse(source, file, content)
+
+
+def _parse_binary(source, file, content):
+    """Return images and labels of a file of the binary version."""
+    size = source.label_bytes + _PIXELS
+    if not content or len(content) % size:
+        raise _Unusable(f"{file} has {len(content)} bytes, not {size} per image")
+    rows = numpy.frombuffer(content, numpy.uint8).reshape(-1, size)
+    try:
+        labels = _in_range(rows[:, source.label_bytes - 1], source.n_class)
+    except MalformedPickle as error:
+        raise _Unusable(f"{file} {error}") from None
+    return rows[:, source.label_bytes :], labels
+
+
+def _in_range(labels, n_class):
+    """Return labels as int32; refuse those that are no classes."""
+    if len(labels) and not 0 <= labels.min() <= labels.max() < n_class:
+        raise MalformedPickle(f"has labels out of 0 to {n_class - 1}")
+    return labels.astype(numpy.int32)
 
 
 def _parse_batch(source, file, content):
@@ -286,14 +432,59 @@ def _parse_batch(source, file, content):
                 raise MalformedPickle(f"lacks {key!r}")
         images = _pixels(batch["data"])
         labels = batch[source.labels]
+        if isinstance(labels, DeclaredArray):
+            labels = _integers(labels)
         if not isinstance(labels, list) or len(labels) != len(images):
             raise MalformedPickle(f"has no list of {len(images)} labels")
+        labels = [_integer(label) for label in labels]
         for label in labels:
             if type(label) is not int or not 0 <= label < source.n_class:
                 raise MalformedPickle(f"has labels out of 0 to {source.n_class - 1}")
     except MalformedPickle as error:
         raise _Unusable(f"{file} {error}") from None
     return images, numpy.array(labels, numpy.int32)
+
+
+def _integer(label):
+    """Return the value of a NumPy scalar; other objects as they are."""
+    if not isinstance(label, DeclaredScalar):
+        return label
+    values = _from_bytes(label.dtype, label.content)
+    return values[0] if len(values) == 1 else None
+
+
+def _integers(array):
+    """Return the integers of an array of labels."""
+    state = array.state
+    if not isinstance(state, tuple) or len(state) != 5:
+        raise MalformedPickle("has no array of labels")
+    values = _from_bytes(state[2], state[4])
+    if state[1] != (len(values),):
+        raise MalformedPickle("has no vector of labels")
+    return values
+
+
+def _from_bytes(dtype, content):
+    """Return little-endian integers."""
+    name = dtype.decode("latin-1") if isinstance(dtype, bytes) else dtype
+    if name not in _INTEGERS:
+        raise MalformedPickle("has labels that are no integers")
+    content = _as_bytes(content)
+    if len(content) % int(name[1:]):
+        raise MalformedPickle("has incomplete labels")
+    return numpy.frombuffer(content, f"<{name}").tolist()
+
+
+def _as_bytes(content):
+    """Return bytes, which may be text in Latin-1."""
+    if isinstance(content, str):
+        try:
+            content = content.encode("latin-1")
+        except UnicodeEncodeError:
+            raise MalformedPickle("has text in place of bytes") from None
+    if not isinstance(content, bytes):
+        raise MalformedPickle("has no bytes in an array")
+    return content
 
 
 def _pixels(array):

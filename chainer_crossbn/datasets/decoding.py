@@ -82,6 +82,8 @@ def read(
 ) -> numpy.ndarray:
     """Return a square of an image, with its short side resized to :func:`short_side`.
 
+    An image that has the requested size is neither resized nor cropped.
+
     Resizing is bilinear with Pillow's antialiasing. Only the pixels of the crop are
     computed.
 
@@ -140,7 +142,9 @@ def _transposition(image):
 
 def _cropped(image, side, random):
     """Return the square, uint8 of shape (side, side, 3)."""
-    scale = short_side(side) / min(image.size)
+    # An image of the requested size is not resampled.
+    short = side if image.size == (side, side) else short_side(side)
+    scale = short / min(image.size)
     sizes = [max(side, round(length * scale)) for length in image.size]
     if random is None:
         left, top = ((size - side) // 2 for size in sizes)

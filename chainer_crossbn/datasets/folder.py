@@ -27,6 +27,9 @@ _NAMED = 5
 _CHECKED_AT_ONCE = 256
 _PROGRESS_SECONDS = 5
 
+# Files between two lines on the progress of a listing.
+_LISTED = 100_000
+
 
 class FileImages(LazyImages):
     """Images in files.
@@ -93,7 +96,7 @@ def load(
             f"--dataset {name} needs --data DIR, where DIR has {_TRAIN}/CLASS/* or "
             f"{_TRAIN}.txt"
         )
-    splits, n_class = _list_splits(os.fspath(path), side)
+    splits, n_class = _list_splits(os.fspath(path), side, progress)
     notes = ()
     if skip_broken:
         splits, notes = _without_broken(splits, threads, progress)
@@ -118,15 +121,15 @@ def load(
     )
 
 
-def _list_splits(root, side):
+def _list_splits(root, side, progress):
     """Return images and labels of both splits, and the number of classes."""
     train, test = _find(root, (_TRAIN,)), _find(root, _TESTS)
     classes = None
     if os.path.isdir(train):
         classes = {name: label for label, name in enumerate(_subdirectories(train))}
-    images, labels = _list_split(train, classes, side)
+    images, labels = _list_split(train, classes, side, progress)
     n_class = int(labels.max()) + 1 if classes is None else len(classes)
-    test_images, test_labels = _list_split(test, classes, side)
+    test_images, test_labels = _list_split(test, classes, side, progress)
     if test_labels.max() >= n_class:
         raise DatasetError(
             f"{test} has the label {test_labels.max()}; those of the training images "
@@ -135,7 +138,7 @@ def _list_splits(root, side):
     return [(images, labels), (test_images, test_labels)], n_class
 
 
-def _list_split(path, classes, side):
+def _list_split(path, classes, side, progress):
     """Return images and labels of a list or a directory.
 
     ``classes`` maps class directories to labels. It is None if the training images are
@@ -147,7 +150,7 @@ def _list_split(path, classes, side):
     elif classes is None:
         raise DatasetError(f"{_TRAIN}.txt needs a list for testing, too: {path}.txt")
     else:
-        names, labels = _list_directories(path, classes)
+        names, labels = _list_directories(path, classes, progress)
         root = path
     if not names:
         raise DatasetError(
@@ -202,7 +205,7 @@ def _raise(error):
     raise DatasetError(f"can't read {error.filename}: {error.strerror}")
 
 
-def _list_directories(path, classes):
+def _list_directories(path, classes, progress):
     """Return the files below the class directories in a directory, and their labels."""
     names, labels = [], []
     for name in _subdirectories(path):
@@ -216,6 +219,8 @@ def _list_directories(path, classes):
             subfolders[:] = [f for f in subfolders if not f.startswith(".")]
             prefix = folder[len(path) + 1 :]
             members += [f"{prefix}/{f}" for f in files if not f.startswith(".")]
+        if (len(names) + len(members)) // _LISTED > len(names) // _LISTED and progress:
+            progress(f"listing {path}: {len(names) + len(members)} files")
         names += sorted(members)
         labels += [classes[name]] * len(members)
     return names, labels

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy
 
+from chainer_crossbn.datasets import augmentation
 from chainer_crossbn.datasets.lazy import LazyImages
 
 # Minimum number of mini-batches that are prepared in advance.
@@ -31,19 +32,28 @@ class Request(NamedTuple):
 
 
 def in_memory(
-    images: numpy.ndarray, requests: Iterable[Request]
+    images: numpy.ndarray, requests: Iterable[Request], augmented: bool = False
 ) -> Iterator[numpy.ndarray]:
     """Yield mini-batches of an array.
 
     Args:
         images (numpy.ndarray): uint8, shape (N, 3, h, w).
         requests (iterable of Request): May be infinite.
+        augmented (bool): Whether images are shifted and flipped at random, see
+            :func:`.augmentation.augment`, where a request has a seed.
 
     Yields:
         numpy.ndarray: uint8, shape (n, 3, h, w).
     """
     for request in requests:
-        yield images[request.indices]
+        yield _finished(images[request.indices], request, augmented, len(images))
+
+
+def _finished(batch, request, augmented, size):
+    """Return a mini-batch as requested."""
+    if not augmented or request.draw is None:
+        return batch
+    return augmentation.augment(batch, request.indices, request.draw, size)
 
 
 def in_order(n: int, size: int) -> list[Request]:
@@ -61,10 +71,12 @@ class Loader:
 
     Args:
         threads (int): Number of threads.
+        augmented (bool): As for :func:`in_memory`.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, augmented: bool = False) -> None:
         self._threads = threads
+        self._augmented = augmented
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, "images")
 
     def __call__(
@@ -83,10 +95,10 @@ class Loader:
             DatasetError: In place of a mini-batch with an image that can't be made.
         """
         if isinstance(images, numpy.ndarray):
-            yield from in_memory(images, requests)
+            yield from in_memory(images, requests, self._augmented)
             return
         requests = iter(requests)
-        pending: collections.deque[tuple[numpy.ndarray, list[Future]]] = (
+        pending: collections.deque[tuple[Request, numpy.ndarray, list[Future]]] = (
             collections.deque()
         )
         try:
@@ -96,29 +108,28 @@ class Loader:
                 missing = max(0, ahead + 1 - len(pending))
                 for following in itertools.islice(requests, missing):
                     pending.append(self._submit(images, following))
-                yield _result(*pending.popleft())
+                yield self._result(images, *pending.popleft())
             while pending:
-                yield _result(*pending.popleft())
+                yield self._result(images, *pending.popleft())
         finally:
-            for _, tasks in pending:
+            for _, _, tasks in pending:
                 for task in tasks:
                     task.cancel()
 
     def _submit(self, images, request):
-        """Return the array of a mini-batch, and the tasks that fill it."""
+        """Return a request, the array of its images, and the tasks that fill it."""
         batch = numpy.empty((len(request.indices), *images.shape[1:]), numpy.uint8)
         tasks = [
             self._pool.submit(images.make, index, request.draw, out)
             for index, out in zip(request.indices.tolist(), batch)
         ]
-        return batch, tasks
+        return request, batch, tasks
+
+    def _result(self, images, request, batch, tasks):
+        for task in tasks:
+            task.result()
+        return _finished(batch, request, self._augmented, len(images))
 
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown(cancel_futures=True)
-
-
-def _result(batch, tasks):
-    for task in tasks:
-        task.result()
-    return batch

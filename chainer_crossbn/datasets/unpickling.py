@@ -17,10 +17,12 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+from typing import NamedTuple
 
 # The longest official CIFAR batch has some 200,000 instructions, each of up to 3 reads.
 _READ_LIMIT = 4_000_000
 _KEY_LIMIT = 100
+_BYTES_LIMIT = 1 << 28
 
 
 class MalformedPickle(ValueError):
@@ -31,22 +33,45 @@ class DeclaredArray:
     """A NumPy array as a pickle declares it.
 
     Attributes:
-        state (tuple or None): The argument of ``ndarray.__setstate__``: version, shape,
+        state (object): The argument of ``ndarray.__setstate__``: version, shape,
             name of the data type, whether the order is Fortran's, and the elements as
             bytes, or as text in Latin-1.
     """
 
     def __init__(self, *arguments: object) -> None:
-        self.state = None
+        self.state: object = None
+
+
+class DeclaredScalar(NamedTuple):
+    """A NumPy scalar as a pickle declares it.
+
+    Attributes:
+        dtype (str or bytes): Name of the data type.
+        content (bytes or str): Its bytes, or these as text in Latin-1.
+    """
+
+    dtype: object
+    content: object
 
 
 def _first(argument, *others):
     return argument
 
 
+def _from_buffer(content, dtype, shape, order, *others):
+    """Return the array that protocol 5 declares."""
+    array = DeclaredArray()
+    array.state = 1, shape, dtype, order != "C", content
+    return array
+
+
 _STAND_INS = {
     "numpy.core.multiarray._reconstruct": DeclaredArray,
     "numpy._core.multiarray._reconstruct": DeclaredArray,
+    "numpy.core.numeric._frombuffer": _from_buffer,
+    "numpy._core.numeric._frombuffer": _from_buffer,
+    "numpy.core.multiarray.scalar": DeclaredScalar,
+    "numpy._core.multiarray.scalar": DeclaredScalar,
     "numpy.ndarray": DeclaredArray,
     "numpy.dtype": _first,
     # Python 3 writes bytes so in protocol 2. Encoding the same text many times would
@@ -54,7 +79,7 @@ _STAND_INS = {
     "_codecs.encode": _first,
 }
 
-# Names in the module pickle: what protocols 2 to 4 use for the objects named above.
+# Names in the module pickle: what protocols 2 to 5 use for the objects named above.
 _INSTRUCTIONS = (
     "PROTO STOP MARK BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET",
     "GLOBAL STACK_GLOBAL REDUCE NONE NEWTRUE NEWFALSE",
@@ -108,6 +133,15 @@ class _Unpickler(pickle._Unpickler):
 
     dispatch[pickle.FRAME[0]] = load_frame
 
+    def load_bytearray8(self):
+        # The standard one allocates the declared size before it reads.
+        (size,) = struct.unpack("<Q", self.read(8))
+        if size > _BYTES_LIMIT:
+            raise MalformedPickle("has an array that is too large")
+        self.append(self.read(size))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
 
 def _check_key(key):
     if not isinstance(key, (str, bytes)) or len(key) > _KEY_LIMIT:
@@ -132,11 +166,11 @@ def loads(content: bytes) -> object:
     """Unpickle lists, dicts, strings, numbers and NumPy arrays.
 
     Args:
-        content (bytes): The pickle, of protocol 2 to 4.
+        content (bytes): The pickle, of protocol 2 to 5.
 
     Returns:
-        object: Its content, with a :class:`DeclaredArray` for each array. Strings of
-        Python 2 are bytes.
+        object: Its content, with a :class:`DeclaredArray` for each array and a
+        :class:`DeclaredScalar` for each NumPy scalar. Strings of Python 2 are bytes.
 
     Raises:
         MalformedPickle: If it is damaged, or has other objects.

@@ -354,6 +354,13 @@ _DATA = (
         applies_to=("dataset", (*_FILES, "synthetic")),
     ),
     Option(
+        "augment",
+        "pad training images by 4 zeros on each side, crop them at random, and flip "
+        "half of them; each epoch draws other crops",
+        applies_to=("dataset", ("cifar10", "cifar100", "synthetic")),
+        name_part="augment",
+    ),
+    Option(
         "skip_broken",
         "leave out image files that can't be decoded",
         default=False,

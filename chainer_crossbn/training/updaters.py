@@ -106,7 +106,8 @@ class GlobalUpdater(StandardUpdater):
         self._batches = None
 
     def update_core(self):
-        with self._context:
+        # A loss that is not finite is reported once, by its iteration and layer.
+        with self._context, numpy.errstate(all="ignore"):
             self._make_step()
 
     def _make_step(self):

@@ -235,10 +235,10 @@ def test_all_snapshots_damaged(whole, stopped, capsys):
 def test_a_full_disk_ends_the_run(whole, shared, monkeypatch, capsys):
     write = storage.write
 
-    def full(folder, iteration, parts, about):
+    def full(folder, iteration, parts, about, warn):
         if iteration > 10:
             raise OSError(28, "No space left on device")
-        write(folder, iteration, parts, about)
+        write(folder, iteration, parts, about, warn)
 
     monkeypatch.setattr(storage, "write", full)
     assert train(*FLAGS, "--out", shared, "--name", "run", "--bn", "normal") == 1

@@ -31,6 +31,7 @@ CASES = {
     "paper": ("--bn", "paper"),
     "paper-local": ("--bn", "paper", "--paper-backward", "local", *_FOURS),
     "pairs": ("--bn", "multigpu", "--bn-group-size", 2, "--bn-layers", "front:6"),
+    "augment": ("--bn", "multigpu", "--augment"),
     "dropout": ("--bn", "normal", "--dropout", 0.5, "--snapshot-interval", 0.6),
 }
 

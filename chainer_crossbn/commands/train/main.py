@@ -157,7 +157,7 @@ def _run_plan(plan, world, node, watchdog):
     prepare.check_sizes(args, data, world.size * args.virtual_ranks)
     prepare.check_visibility(args, data, world)
     if args.evaluate is not None:
-        with contextlib.closing(Loader(args.decode_threads or 1)) as load:
+        with contextlib.closing(_loader(args)) as load:
             setup = Setup(args, data, load, comm, device, watchdog)
             evaluate.evaluate(setup, plan.path)
         return
@@ -167,7 +167,7 @@ def _run_plan(plan, world, node, watchdog):
     with contextlib.ExitStack() as stack:
         on_rank_zero(world, lambda: prepare.claim(plan, data, stack))
         stack.enter_context(threads.limited(args.threads))
-        load = Loader(args.decode_threads or 1)
+        load = _loader(args)
         stack.callback(load.close)
         setup = Setup(args, data, load, comm, device, watchdog)
         if device.xp is numpy:
@@ -175,6 +175,10 @@ def _run_plan(plan, world, node, watchdog):
             watchdog.reach("the compilation of kernels")
             _compile_kernels(world, node, watchdog)
         _train(plan, setup, details, reason)
+
+
+def _loader(args):
+    return Loader(args.decode_threads or 1, augmented=bool(args.augment))
 
 
 def _train(plan, setup, details, reason):

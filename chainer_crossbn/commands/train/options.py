@@ -170,7 +170,7 @@ def complete(args: Namespace, n_processes: int) -> None:
         args.width = models.OPTIONS[args.model]["width"]
     _complete_groups(args, n_ranks)
     _complete_layers(args)
-    if args.dataset in datasets.OF_FILES:
+    if args.dataset in datasets.FILE_BASED:
         args.image_size = args.image_size or folder.SIDE
     elif args.image_size == synthetic.SIDE:
         args.image_size = None
@@ -227,6 +227,6 @@ def end_and_count(bn_layers: str) -> tuple[str, int]:
 
 def _decodes(args):
     """Return whether images are made while the network trains."""
-    return args.dataset in datasets.OF_FILES or (
+    return args.dataset in datasets.FILE_BASED or (
         args.dataset == synthetic.NAME and args.image_size not in (None, synthetic.SIDE)
     )

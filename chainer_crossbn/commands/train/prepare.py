@@ -106,7 +106,7 @@ def check_sizes(args, data, n_ranks):
 
 def check_visibility(args, data, world):
     """Check that all ranks have the files that rank 0 has listed."""
-    if args.dataset not in datasets.OF_FILES:
+    if args.dataset not in datasets.FILE_BASED:
         return
     path = data.train_images.path(0)
     missing = None if os.path.isfile(path) else (world.rank, socket.gethostname())

@@ -1,6 +1,7 @@
 """Take snapshots of a run, and end it on all ranks at once."""
 
 import math
+import sys
 from typing import Callable, Optional
 
 from chainer.training import extension
@@ -61,8 +62,8 @@ class Guard(extension.Extension):
         if trainer.updater.not_finite is not None and not self._allow_nan:
             self._failure = self._failure or Diverged(
                 f"the loss is not finite on rank {self._comm.rank} "
-                f"{trainer.updater.not_finite}; the last snapshot in {self._path} "
-                "stays: try a smaller --lr, or --allow-nan",
+                f"{trainer.updater.not_finite}; {self._describe_snapshots()}: try a "
+                "smaller --lr, or --allow-nan",
                 1,
             )
         stop, failed = self._share_state()
@@ -85,6 +86,11 @@ class Guard(extension.Extension):
         self._share_state()
         if self._agreement.wait()[1]:
             self._fail()
+
+    def _describe_snapshots(self):
+        if storage.iterations(run_directory.snapshots_path(self._path)):
+            return f"the last snapshot in {self._path} stays"
+        return f"{self._path} has no snapshot"
 
     def _share_state(self):
         """Return on how many ranks a stop was requested, or something has failed."""
@@ -110,7 +116,7 @@ class Guard(extension.Extension):
         }
         folder = run_directory.snapshots_path(self._path)
         try:
-            storage.write(folder, trainer.updater.iteration, parts, about)
+            storage.write(folder, trainer.updater.iteration, parts, about, warn=_note)
         except OSError as error:
             self._failure = Ended(
                 f"can't write the snapshot of iteration {trainer.updater.iteration} "
@@ -121,3 +127,7 @@ class Guard(extension.Extension):
 
     def serialize(self, serializer):
         self._interval.serialize(serializer["interval"])
+
+
+def _note(line):
+    print(f"train_cifar.py: note: {line}", file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 import zipfile
 from typing import Callable, Optional
 
@@ -35,7 +36,13 @@ class Damaged(Exception):
     """A snapshot differs from what was written; the message tells how."""
 
 
-def write(folder: str, iteration: int, parts: dict[str, Arrays], about: dict) -> None:
+def write(
+    folder: str,
+    iteration: int,
+    parts: dict[str, Arrays],
+    about: dict,
+    warn: Callable[[str], None] = warnings.warn,
+) -> None:
     """Write a snapshot; then remove all but the last two and the most accurate.
 
     Args:
@@ -45,6 +52,7 @@ def write(folder: str, iteration: int, parts: dict[str, Arrays], about: dict) ->
         about (dict): Further content of the manifest, of JSON types. ``accuracy``
             (float or None) decides which snapshot is the most accurate, the first of
             equals.
+        warn (callable): Called with a line for each old snapshot that can't be removed.
 
     Raises:
         OSError: If it can't be written. Earlier snapshots stay.
@@ -72,7 +80,7 @@ def write(folder: str, iteration: int, parts: dict[str, Arrays], about: dict) ->
         raise
     sync_directory(folder)
     sync_directory(os.path.dirname(folder))
-    _prune(folder)
+    _prune(folder, warn)
 
 
 def iterations(folder: str) -> list[int]:
@@ -199,7 +207,7 @@ def _read_manifest(path):
         raise Damaged(f"{_MANIFEST} is no manifest") from None
 
 
-def _prune(folder):
+def _prune(folder, warn):
     accuracies = {}
     for iteration in reversed(iterations(folder)):
         with contextlib.suppress(Damaged):
@@ -212,7 +220,11 @@ def _prune(folder):
     kept = {os.path.basename(_path(folder, iteration)) for iteration in kept}
     for name in os.listdir(folder):
         if _NAME.fullmatch(name.removesuffix(_PARTIAL)) and name not in kept:
-            _remove(os.path.join(folder, name))
+            path = os.path.join(folder, name)
+            try:
+                _remove(path)
+            except OSError as error:
+                warn(f"can't remove the old snapshot {path}: {error.strerror}")
 
 
 def _remove(path):
