@@ -12,6 +12,7 @@ by its ``allreduce`` (:mod:`without_mpi`).
 import functools
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 from chainer_crossbn import kernels
 from chainer_crossbn.collectives import choice, device
@@ -33,7 +34,9 @@ __all__ = [
     "yield_core",
 ]
 
-_names_without_mpi = weakref.WeakKeyDictionary()
+_names_without_mpi: weakref.WeakKeyDictionary[Any, LayerNames] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def sum_over_ranks(comm, vector, layer: str):

@@ -117,7 +117,7 @@ class StagedChannel:
 
     def __init__(self, channel: HostChannel):
         self._channel = channel
-        self._buffers = {}
+        self._buffers: dict[tuple[str, int], numpy.ndarray] = {}
 
     def sum(self, vector, layer: str):
         """Return the sum of the ranks' vectors."""
@@ -126,9 +126,10 @@ class StagedChannel:
     def merge(self, count: int, mean, m2, layer: str):
         """Return count, mean and M2 of the ranks' mini-batches together."""
         staged = self._to_host(cuda.cupy.concatenate([mean, m2]))
-        count, *moments = self._channel.merge(count, *staged.reshape(2, -1), layer)
-        merged = self._to_device(numpy.concatenate(moments))
-        return count, *merged.reshape(2, -1)
+        mean, m2 = staged.reshape(2, -1)
+        count, mean, m2 = self._channel.merge(count, mean, m2, layer)
+        mean, m2 = self._to_device(numpy.concatenate([mean, m2])).reshape(2, -1)
+        return count, mean, m2
 
     def _to_host(self, vector):
         staged = self._buffer("to the host", vector.size)

@@ -121,7 +121,7 @@ class _MPIBuffers:
 
     def __init__(self, size: int, merging: bool):
         self.sent, self.received = numpy.empty((2, 2 + size))
-        self.arguments = self.sent, self.received
+        self.arguments: tuple = (self.sent, self.received)
         if merging:
             datatype = _vector_type(2 + size)
             self.arguments = (

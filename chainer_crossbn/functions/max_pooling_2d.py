@@ -89,6 +89,7 @@ def max_pooling_2d(
     stride = size if stride is None else stride
     x = as_native(x)
     array = x.array if isinstance(x, chainer.Variable) else x
+    assert array is not None
     maps = array.shape[2:]
     sides = tuple(
         get_conv_outsize(side, size, stride, pad, cover_all=cover_all) for side in maps

@@ -147,7 +147,7 @@ class CrossBatchNormalization(L.BatchNormalization):
             self.avg_mean = self.xp.stack([self.avg_mean] * self.n_groups)
             self.avg_var = self.xp.stack([self.avg_var] * self.n_groups)
 
-    def forward(
+    def forward(  # type: ignore[override]  # Chainer's names them **kwargs
         self,
         x: chainer.Variable | numpy.ndarray,
         finetune: bool = False,

@@ -52,7 +52,7 @@ class Linear(L.Linear):
             chainer.utils.type_check.InvalidType: If shapes or dtypes do not match.
         """
         if self.xp is not numpy or n_batch_axes != 1:
-            return super().forward(x, n_batch_axes)
+            return super().forward(chainer.as_variable(x), n_batch_axes)
         if self.W.array is None:
             self._initialize_params(math.prod(x.shape[1:]))
         return linear(x, self.W, self.b)

@@ -98,8 +98,9 @@ class AlexNet(FullyConnected):
         in_channels = 3
         for i, (full, ksize, stride, pad, groups, pooled) in enumerate(_CONVOLUTIONS):
             channels = scaled(full, width, _FULL, multiple=_GROUPS)
-            options = {"stride": stride, "pad": pad, "groups": groups}
-            conv = make.conv(in_channels, channels, ksize, **options)
+            conv = make.conv(
+                in_channels, channels, ksize, stride=stride, pad=pad, groups=groups
+            )
             blocks.append(_Layer(conv, i < _RESPONSES_NORMALIZED, pooled))
             in_channels = channels
         super().__init__(

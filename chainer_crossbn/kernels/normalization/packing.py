@@ -30,7 +30,7 @@ class _PackVector(NamedTuple):
 class _PackMoments(NamedTuple):
     size: numpy.int64
     number: float
-    count: float
+    n: float
     mean: cuda.ndarray
     m2: cuda.ndarray
     packed: cuda.ndarray
@@ -105,7 +105,7 @@ def pack_moments(number, count, mean, m2):
     arguments = _PackMoments(
         size=numpy.int64(mean.size),
         number=float(number),
-        count=float(count),
+        n=float(count),
         mean=mean,
         m2=m2,
         packed=packed,
