@@ -141,6 +141,14 @@ class CrossBatchNormalization(L.BatchNormalization):
         """int: Number of groups of virtual ranks with separate statistics."""
         return self.virtual_ranks // self.virtual_group_size
 
+    @property
+    def printable_specs(self):
+        """Iterator of (str, value): What ``print`` shows."""
+        if self.avg_mean is not None:
+            yield from super().printable_specs
+        else:
+            yield from (("size", None), ("decay", self.decay), ("eps", self.eps))
+
     def _initialize_params(self, shape):
         super()._initialize_params(shape)
         if self.n_groups > 1:
