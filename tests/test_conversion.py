@@ -252,3 +252,9 @@ def test_bound_methods_use_the_links_of_the_copy(comm):
 @pytest.mark.parametrize("size", [None, 4])
 def test_links_print(comm, size):
     assert "size=" in str(CrossBatchNormalization(size, comm, axis=0))
+
+
+def test_a_communicator_of_mpi4py(comm):
+    link = CrossBatchNormalization(4, comm.mpi_comm)
+    expected = CrossBatchNormalization(4, comm)(input_of()).array
+    np.testing.assert_array_equal(link(input_of()).array, expected)

@@ -118,8 +118,9 @@ def name_layer(comm, label: str, lineage: Lineage) -> str:
         str: The same on all ranks, if they first ask for the names of their layers in
         the same order.
     """
-    if hasattr(comm, "mpi_comm"):
-        names = _cached(comm.mpi_comm, "names", LayerNames)
+    mpi_comm = getattr(comm, "mpi_comm", comm)
+    if hasattr(mpi_comm, "Get_attr"):  # also mpi4py's, which can't be hashed
+        names = _cached(mpi_comm, "names", LayerNames)
     else:
         names = _names_without_mpi.setdefault(comm, LayerNames())
     return names.name(label, lineage)
