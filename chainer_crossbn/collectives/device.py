@@ -27,7 +27,9 @@ class DeviceChannel(OrderedChannel):
     The device compares the numbers that the vectors carry, and writes the number of the
     first mismatch to a flag. The host reads the flag once per iteration, when the first
     of all layers comes again. By then the copy of the flag that was started an
-    iteration before has long arrived.
+    iteration before has long arrived. If that layer does not come again, as when its
+    model is no longer used, the host reads the flag after twice as many all-reduces as
+    there are layers.
 
     Args:
         mpi_comm (mpi4py.MPI.Comm): All ranks.
@@ -43,6 +45,7 @@ class DeviceChannel(OrderedChannel):
         self._flag_on_host[0] = 0
         self._copied = cuda.cupy.cuda.Event(disable_timing=True)
         self._copy_started = False
+        self._last_check = 0  # sequence number
 
     def sum(self, vector, layer: str):
         """Return the sum of the ranks' vectors."""
@@ -68,7 +71,9 @@ class DeviceChannel(OrderedChannel):
         self._messages.receive()
         if self._others_failed():
             self._fail_at_first_mismatch()
-        if number == 1:
+        overdue = self._sequence - self._last_check >= 2 * len(self._numbers)
+        if number == 1 or overdue:
+            self._last_check = self._sequence
             self._check_flag()
         return number
 
