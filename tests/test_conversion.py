@@ -205,3 +205,56 @@ def test_nothing_is_said_where_nothing_is_left(comm):
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", ".* is experimental", FutureWarning)
         create_cross_bn_model(nested(comm), comm)
+
+
+def test_a_sequential_may_hold_a_lambda(comm):
+    original = chainer.Sequential(
+        L.Linear(4, 4),
+        chainer.Sequential(L.BatchNormalization(4), lambda x: F.relu(x)),
+    )
+    model = create_cross_bn_model(original, comm)
+    assert type(model[1][0]) is CrossBatchNormalization
+    assert type(original[1][0]) is L.BatchNormalization
+    assert model[0].W is not original[0].W
+    x = input_of()
+    np.testing.assert_allclose(model(x).array, original(x).array, rtol=1e-5, atol=1e-6)
+
+
+class Closure(chainer.Chain):
+    def __init__(self, post):
+        super().__init__()
+        with self.init_scope():
+            self.bn = L.BatchNormalization(4)
+        self.post = post(self)
+
+
+def of_closure(link):
+    return lambda h: F.relu(link.bn(h))
+
+
+def of_default(link):
+    return lambda h, bn=link.bn: F.relu(bn(h))
+
+
+@pytest.mark.parametrize("post", [of_closure, of_default])
+def test_functions_that_use_links_of_the_original_are_named(comm, post):
+    with pytest.warns(UserWarning, match="/post"):
+        create_cross_bn_model(Closure(post), comm)
+
+
+def test_bound_methods_use_the_links_of_the_copy(comm):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model = create_cross_bn_model(Closure(lambda link: link.bn.forward), comm)
+    assert model.post.__self__ is model.bn
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_links_print(comm, size):
+    assert "size=" in str(CrossBatchNormalization(size, comm, axis=0))
+
+
+def test_a_communicator_of_mpi4py(comm):
+    link = CrossBatchNormalization(4, comm.mpi_comm)
+    expected = CrossBatchNormalization(4, comm)(input_of()).array
+    np.testing.assert_array_equal(link(input_of()).array, expected)

@@ -235,3 +235,10 @@ def test_float16_is_chainer_s():
 def test_wrong_shapes_are_refused(x, w):
     with pytest.raises(chainer.utils.type_check.InvalidType):
         convolution_2d(*arrays("float32", x, w))
+
+
+def test_lists_are_taken_as_chainer_takes_them():
+    x = np.random.RandomState(0).randn(2, 3, 9, 9).astype("float32")
+    conv = Convolution2D(3, 4, ksize=3, stride=[2, 2], pad=[1, 1])
+    expected = F.convolution_2d(x, conv.W, conv.b, stride=(2, 2), pad=(1, 1))
+    np.testing.assert_allclose(conv(x).array, expected.array, rtol=1e-4, atol=1e-5)

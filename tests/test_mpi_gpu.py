@@ -244,3 +244,23 @@ def test_the_check_of_a_gpu_machine_finds_all_exact(n_ranks, env):
     assert done.returncode == 0, done.stderr
     for case, found in json.loads(done.stdout.splitlines()[-1]).items():
         assert found == "shown" or all(error < 1e-7 for error in found), case
+
+
+TWO_MODELS = """
+import chainer_crossbn, chainermn, cupy
+from chainer_crossbn.collectives import CollectiveError, sum_over_ranks
+comm = chainermn.create_communicator("naive")
+cupy.cuda.Device(comm.rank).use()
+layers = ["used once", *"abbaa"]
+try:
+    for layer in layers + [list("ab")[comm.rank]] * 50:
+        sum_over_ranks(comm, cupy.zeros(4), layer)
+except CollectiveError:
+    print("mismatch", flush=True)
+"""
+
+
+def test_a_mismatch_is_raised_though_the_first_layer_does_not_recur(env):
+    env = stand_in({**env, "CHAINER_CROSSBN_COLLECTIVE": "nccl"})
+    done = mpiexec(2, "-c", TWO_MODELS, env=env)
+    assert done.stdout.split() == ["mismatch"] * 2, done.stderr

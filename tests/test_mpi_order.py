@@ -127,3 +127,28 @@ def test_without_a_fault_there_is_no_error(n_ranks, iteration):
 
 def test_copies_are_layers_of_their_own():
     run_tests(3, "order_cases.py")
+
+
+NORMALIZE = """
+import chainer_crossbn, chainermn, numpy
+from mpi4py import MPI
+comm = chainermn.create_communicator("naive")
+x = numpy.ones((3, 4), numpy.float32)
+try:
+    chainer_crossbn.CrossBatchNormalization(4, comm)(x)
+except ValueError as error:
+    assert "CHAINER_CROSSBN_COLLECTIVE" in str(error)
+    print("refused", flush=True)
+MPI.Finalize()
+"""
+
+
+def test_a_misspelt_collective_is_refused():
+    env = {"CHAINER_CROSSBN_COLLECTIVE": "shraed"}
+    done = mpiexec(2, "-c", NORMALIZE, env=env)
+    assert done.stdout.split() == ["refused"] * 2
+
+
+def test_a_program_may_finalize_mpi():
+    done = mpiexec(2, "-c", NORMALIZE)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -12,6 +12,7 @@ by its ``allreduce`` (:mod:`without_mpi`).
 import functools
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 from chainer_crossbn import kernels
 from chainer_crossbn.collectives import choice, device
@@ -33,7 +34,9 @@ __all__ = [
     "yield_core",
 ]
 
-_names_without_mpi: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_names_without_mpi: weakref.WeakKeyDictionary[Any, LayerNames] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def sum_over_ranks(comm, vector, layer: str):
@@ -115,8 +118,9 @@ def name_layer(comm, label: str, lineage: Lineage) -> str:
         str: The same on all ranks, if they first ask for the names of their layers in
         the same order.
     """
-    if hasattr(comm, "mpi_comm"):
-        names = _cached(comm.mpi_comm, "names", LayerNames)
+    mpi_comm = getattr(comm, "mpi_comm", comm)
+    if hasattr(mpi_comm, "Get_attr"):  # also mpi4py's, which can't be hashed
+        names = _cached(mpi_comm, "names", LayerNames)
     else:
         names = _names_without_mpi.setdefault(comm, LayerNames())
     return names.name(label, lineage)

@@ -27,7 +27,9 @@ class DeviceChannel(OrderedChannel):
     The device compares the numbers that the vectors carry, and writes the number of the
     first mismatch to a flag. The host reads the flag once per iteration, when the first
     of all layers comes again. By then the copy of the flag that was started an
-    iteration before has long arrived.
+    iteration before has long arrived. If that layer does not come again, as when its
+    model is no longer used, the host reads the flag after twice as many all-reduces as
+    there are layers.
 
     Args:
         mpi_comm (mpi4py.MPI.Comm): All ranks.
@@ -43,6 +45,7 @@ class DeviceChannel(OrderedChannel):
         self._flag_on_host[0] = 0
         self._copied = cuda.cupy.cuda.Event(disable_timing=True)
         self._copy_started = False
+        self._last_check = 0  # sequence number
 
     def sum(self, vector, layer: str):
         """Return the sum of the ranks' vectors."""
@@ -68,7 +71,9 @@ class DeviceChannel(OrderedChannel):
         self._messages.receive()
         if self._others_failed():
             self._fail_at_first_mismatch()
-        if number == 1:
+        overdue = self._sequence - self._last_check >= 2 * len(self._numbers)
+        if number == 1 or overdue:
+            self._last_check = self._sequence
             self._check_flag()
         return number
 
@@ -117,7 +122,7 @@ class StagedChannel:
 
     def __init__(self, channel: HostChannel):
         self._channel = channel
-        self._buffers: dict[str, cuda.ndarray] = {}
+        self._buffers: dict[tuple[str, int], numpy.ndarray] = {}
 
     def sum(self, vector, layer: str):
         """Return the sum of the ranks' vectors."""
@@ -126,10 +131,10 @@ class StagedChannel:
     def merge(self, count: int, mean, m2, layer: str):
         """Return count, mean and M2 of the ranks' mini-batches together."""
         staged = self._to_host(cuda.cupy.concatenate([mean, m2]))
-        local_mean, local_m2 = staged.reshape(2, -1)
-        count, *moments = self._channel.merge(count, local_mean, local_m2, layer)
-        merged = self._to_device(numpy.concatenate(moments))
-        return count, *merged.reshape(2, -1)
+        mean, m2 = staged.reshape(2, -1)
+        count, mean, m2 = self._channel.merge(count, mean, m2, layer)
+        mean, m2 = self._to_device(numpy.concatenate([mean, m2])).reshape(2, -1)
+        return count, mean, m2
 
     def _to_host(self, vector):
         staged = self._buffer("to the host", vector.size)

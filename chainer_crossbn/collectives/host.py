@@ -8,8 +8,9 @@ from typing import Optional
 import numpy
 
 from chainer_crossbn import kernels
+from chainer_crossbn.collectives import choice
 from chainer_crossbn.collectives.order import OrderedChannel, with_tags
-from chainer_crossbn.collectives.shared_memory import Slots, is_usable
+from chainer_crossbn.collectives.shared_memory import Slots
 
 _MESSAGE_TAG = 0x4342
 _MIN_SLOT_SIZE = 4096  # numbers
@@ -70,7 +71,8 @@ class HostChannel(OrderedChannel):
     def _is_shared(self):
         if self._shares_memory is None:
             self._barrier()  # what follows has no time limit
-            self._shares_memory = is_usable(self._mpi_comm)
+            transport = choice.choose(self._mpi_comm, on_gpu=False)
+            self._shares_memory = transport == choice.SHARED
         return self._shares_memory
 
     def _reduce_in_slots(self, vector, number, merging):

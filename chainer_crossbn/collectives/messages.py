@@ -1,6 +1,7 @@
 """Messages in which the ranks of a communicator tell each other where they are."""
 
 import atexit
+import weakref
 from typing import NamedTuple
 
 from mpi4py import MPI
@@ -22,6 +23,24 @@ class Place(NamedTuple):
     size: int
 
 
+# References are weak, so that a freed communicator's messages are freed too.
+_instances: "weakref.WeakSet[PlaceMessages]" = weakref.WeakSet()
+
+
+@atexit.register
+def _drain_all():
+    """Receive what has arrived: only then does MPI finalize cleanly.
+
+    A rank that ends early is noticed by the time limit of the others.
+    """
+    if not _instances:
+        return
+
+    if not MPI.Is_finalized():
+        for messages in list(_instances):
+            messages.drain()
+
+
 class PlaceMessages:
     """Sends this rank's place to all others, and receives theirs.
 
@@ -38,11 +57,9 @@ class PlaceMessages:
         self._mpi_comm = mpi_comm
         self._tag = tag
         self._others = [rank for rank in range(mpi_comm.size) if rank != mpi_comm.rank]
-        self._requests: list[MPI.Request] = []
+        self._requests: list = []
         self.received: dict[int, Place] = {}
-        # MPI finalizes cleanly only after all messages were received. A rank that
-        # ends early is noticed by the time limit of the others.
-        atexit.register(self._drain)
+        _instances.add(self)
 
     def send(self, place: Place) -> None:
         """Send a place to all other ranks, without waiting for them."""
@@ -80,8 +97,9 @@ class PlaceMessages:
         """Forget what was received."""
         self.received.clear()
 
-    def _drain(self):
-        # Without value once the communicator was freed.
+    def drain(self) -> None:
+        """Receive and drop all messages that have arrived."""
+        # False once the communicator was freed.
         probes = _DRAIN_PROBES if self._mpi_comm else 0
         while probes:
             probes -= 1

@@ -92,7 +92,7 @@ class OrderedChannel:
 
     def _end(self) -> None:
         """Note that the vector of the current place is reduced."""
-        assert self._place is not None  # since _begin
+        assert self._place is not None
         self._messages.free_sent()
         self._previous = self._place.layer, self._place.size
         self._sequence += 1

@@ -1,7 +1,7 @@
 """Memory that the ranks of a node share."""
 
 import os
-from typing import Any, Optional
+from typing import Optional
 
 import numpy
 
@@ -57,8 +57,7 @@ class Slots:
         n_flags = n_ranks * _CACHE_LINE
         total = n_flags + 2 * n_ranks * n_bytes
         window = MPI.Win.Allocate_shared(total * (rank == 0), 1, comm=mpi_comm)
-        buffer: Any = window.Shared_query(0)[0]
-        memory = numpy.frombuffer(buffer, numpy.uint8, total)
+        memory = numpy.asarray(window.Shared_query(0)[0], numpy.uint8)[:total]
         flags = memory[:n_flags].view(numpy.int64).reshape(n_ranks, -1)
         self._arrays = memory[n_flags:].view(dtype).reshape(2, n_ranks, -1)
         # Per rank, in its own cache line: turns published, and tokens of two turns.

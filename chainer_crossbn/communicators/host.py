@@ -4,6 +4,7 @@ from typing import Any
 
 import chainer
 import numpy
+from chainer import backend
 from chainermn.communicators.naive_communicator import NaiveCommunicator
 from mpi4py import MPI
 
@@ -122,5 +123,6 @@ def gradients_of(model: chainer.Link, zero_fill: bool) -> list:
     if zero_fill:
         for p in parameters:
             if p.grad is None:
-                p.grad = p.xp.zeros_like(p.array)
+                xp = backend.get_array_module(p.array)
+                p.grad_var = chainer.Variable(xp.zeros_like(p.array))
     return [p.grad for p in parameters if p.grad is not None]

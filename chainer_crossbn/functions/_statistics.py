@@ -18,14 +18,14 @@ class Statistics(NamedTuple):
     """Statistics of one layer over all ranks.
 
     Attributes:
-        n_values: Elements of a channel, a number or an array of shape (); ``None`` if
+        n: Elements of a channel: a number or an array of shape (); ``None`` where
             several groups have counts of their own.
         mean: Array of shape (groups * c,).
         spread: Array of the same shape, which the function computes from: M2, or the
             variance.
     """
 
-    n_values: int | numpy.ndarray | None
+    n: int | numpy.ndarray | None
     mean: numpy.ndarray
     spread: numpy.ndarray
 
@@ -55,8 +55,8 @@ class _Replaying:
         self._records = iter(records)
 
     def get(self, layer: str, compute: Compute) -> Statistics:
-        recorded = next(self._records, None)
-        if recorded is None or recorded[0] != layer:
+        recorded_layer, statistics = next(self._records, (None, None))
+        if statistics is None or layer != recorded_layer:
             raise RuntimeError(
                 f"{layer} was not computed in this place the first time; a block that "
                 "is recomputed must compute the same again"

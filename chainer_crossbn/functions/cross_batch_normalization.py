@@ -451,10 +451,11 @@ def check_virtual_ranks(
             f"virtual_group_size {virtual_group_size} must divide virtual_ranks "
             f"{virtual_ranks}, both at least 1"
         )
-    if virtual_ranks > virtual_group_size and comm is not None and comm.size > 1:
+    n_ranks = 1 if comm is None else comm.size
+    if virtual_ranks > virtual_group_size and n_ranks > 1:
         raise ValueError(
             "groups of virtual ranks with separate statistics need a communicator of "
-            f"one rank, not of {comm.size}: comm.split(comm.rank, 0) makes one"
+            f"one rank, not of {n_ranks}: comm.split(comm.rank, 0) makes one"
         )
 
 

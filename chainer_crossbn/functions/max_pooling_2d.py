@@ -88,7 +88,8 @@ def max_pooling_2d(
     """
     stride = size if stride is None else stride
     x = as_native(x)
-    array = chainer.as_array(x)
+    array = x.array if isinstance(x, chainer.Variable) else x
+    assert array is not None
     maps = array.shape[2:]
     sides = tuple(
         get_conv_outsize(side, size, stride, pad, cover_all=cover_all) for side in maps

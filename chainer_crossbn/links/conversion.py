@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import types
 import warnings
 
 import chainer
@@ -32,8 +34,10 @@ def create_cross_bn_model(link: chainer.Link, comm: CommunicatorBase) -> chainer
 
     Links of other classes are copied unchanged. Those that normalize mini-batches in
     another way, such as ``BatchRenormalization``, ``DecorrelatedBatchNormalization``
-    and subclasses of the replaced links, are listed in a warning. Copies share the
-    communicators that links hold.
+    and subclasses of the replaced links, are listed in a warning. So are
+    functions in attributes that hold links of the model in closures or defaults, as
+    they go on using the original's links. Copies share the communicators that links
+    hold.
 
     Args:
         link (chainer.Link): Any model, which is not changed.
@@ -57,7 +61,7 @@ def create_cross_bn_model(link: chainer.Link, comm: CommunicatorBase) -> chainer
     """
     # A deep copy takes from the memo what replaces an object.
     memo = {}
-    left_alone = []
+    left_alone = _links_of_functions(link)
     for child in link.links():
         # Communicators hold MPI handles: they are shared, not copied.
         for value in vars(child).values():
@@ -77,11 +81,48 @@ def create_cross_bn_model(link: chainer.Link, comm: CommunicatorBase) -> chainer
             UserWarning,
             stacklevel=2,
         )
+    # Chainer refuses to pickle, and so to copy deeply, a Sequential with a lambda.
+    sequentials = [c for c in link.links() if isinstance(c, chainer.Sequential)]
+    for child in sequentials:
+        memo[id(child)] = type(child).__new__(type(child))
+    for child in sequentials:
+        vars(memo[id(child)]).update(copy.deepcopy(vars(child), memo))
     copied = copy.deepcopy(link, memo)
     for child in copied.links():
         if isinstance(child, CrossBatchNormalization):
             child.comm = comm
     return copied
+
+
+def _links_of_functions(model):
+    """Return descriptions of functions that go on using links of the original."""
+    members = {id(child) for child in model.links()}
+    return [
+        f"{path.rstrip('/')}/{name} (a function that uses links of the original)"
+        for path, child in model.namedlinks()
+        for name, value in vars(child).items()
+        for function in (value if isinstance(value, (list, tuple)) else [value])
+        if isinstance(function, types.FunctionType)
+        and any(
+            id(part) in members
+            for held in _held(function)
+            if isinstance(held, chainer.Link)
+            for part in held.links()
+        )
+    ]
+
+
+def _held(function):
+    """Return the objects that a function holds in its closure and defaults."""
+    held = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # not assigned yet
+            held.append(cell.cell_contents)
+    return [
+        *held,
+        *(function.__defaults__ or ()),
+        *(function.__kwdefaults__ or {}).values(),
+    ]
 
 
 def _cross(link, comm, path, memo):

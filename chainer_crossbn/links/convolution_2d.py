@@ -51,8 +51,9 @@ class Convolution2D(L.Convolution2D):
         Raises:
             chainer.utils.type_check.InvalidType: If shapes or dtypes do not match.
         """
-        if self.xp is not numpy or self.dilate != (1, 1):
+        if self.xp is not numpy or tuple(self.dilate) != (1, 1):
             return super().forward(x)
         if self.W.array is None:
             self._initialize_params(x.shape[1])
-        return convolution_2d(x, self.W, self.b, self.stride, self.pad, self.groups)
+        stride, pad = tuple(self.stride), tuple(self.pad)
+        return convolution_2d(x, self.W, self.b, stride, pad, self.groups)

@@ -141,13 +141,21 @@ class CrossBatchNormalization(L.BatchNormalization):
         """int: Number of groups of virtual ranks with separate statistics."""
         return self.virtual_ranks // self.virtual_group_size
 
+    @property
+    def printable_specs(self):
+        """Iterator of (str, value): What ``print`` shows."""
+        if self.avg_mean is not None:
+            yield from super().printable_specs
+        else:
+            yield from (("size", None), ("decay", self.decay), ("eps", self.eps))
+
     def _initialize_params(self, shape):
         super()._initialize_params(shape)
         if self.n_groups > 1:
             self.avg_mean = self.xp.stack([self.avg_mean] * self.n_groups)
             self.avg_var = self.xp.stack([self.avg_var] * self.n_groups)
 
-    def forward(  # type: ignore[override]  # Chainer's takes any keyword
+    def forward(  # type: ignore[override]  # Chainer's names them **kwargs
         self,
         x: chainer.Variable | numpy.ndarray,
         finetune: bool = False,

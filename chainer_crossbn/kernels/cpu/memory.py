@@ -13,6 +13,7 @@ import numpy
 # Parameters of the GNU C library's mallopt.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_MMAP_THRESHOLDS = 1 << 30, 32 << 20  # the first that is accepted
 
 
 def channels_last(x):
@@ -32,6 +33,9 @@ def keep_freed_memory():
     are had anew: a tenth of a step of VGG16. Does nothing but with the GNU C library.
     """
     allocator = ctypes.CDLL(None) if os.name == "posix" else None
-    if hasattr(allocator, "mallopt"):
-        allocator.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    if not hasattr(allocator, "mallopt"):
+        return
+    # Before version 2.35 it rejects, with 0, more than half of a heap. A threshold for
+    # trimming alone would fix the other at its default of 128 KiB.
+    if any(allocator.mallopt(_M_MMAP_THRESHOLD, n) for n in _MMAP_THRESHOLDS):
         allocator.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Union
+from typing import Union
 
 import numpy
 from chainer.backends import cuda
@@ -36,8 +37,8 @@ class Launcher:
         self._module = cuda.cupy.RawModule(
             code=source.read_text(), options=(*OPTIONS, *options)
         )
-        self._functions: dict[str, Any] = {}
-        self._counters: dict[Any, Any] = {}
+        self._functions: dict[str, Callable[..., None]] = {}
+        self._counters: dict[tuple[int, int], cuda.ndarray] = {}
 
     def __call__(self, name: str, grid: tuple[int, ...], arguments: tuple) -> None:
         """Launch a kernel on the current stream, and wait for nothing.

@@ -112,7 +112,7 @@ class _Normalize(NamedTuple):
     beta: Pointer
     m2: Pointer = NULL
     count_on_device: Pointer = NULL
-    n_values: float = 0.0
+    n: float = 0.0
     eps: float = 0.0
     running_mean: Pointer = NULL
     running_var: Pointer = NULL
@@ -128,7 +128,7 @@ class _Differentiate(NamedTuple):
     gamma: Pointer
     total: Pointer
     count_on_device: Pointer
-    n_values: float
+    n: float
     relu_gamma: Pointer = NULL
     relu_beta: Pointer = NULL
 
@@ -253,10 +253,10 @@ def _count(count):
     The number is 0 for ``None``, for which a kernel takes the count of its group.
     """
     if count is None:
-        return {"count_on_device": NULL, "n_values": 0.0}
+        return {"count_on_device": NULL, "n": 0.0}
     if isinstance(count, (int, float)):
-        return {"count_on_device": NULL, "n_values": float(count)}
-    return {"count_on_device": count, "n_values": 0.0}
+        return {"count_on_device": NULL, "n": float(count)}
+    return {"count_on_device": count, "n": 0.0}
 
 
 def moments(x, groups=WHOLE):

@@ -30,7 +30,7 @@ class _PackVector(NamedTuple):
 class _PackMoments(NamedTuple):
     size: numpy.int64
     number: float
-    n_values: float
+    n: float
     mean: cuda.ndarray
     m2: cuda.ndarray
     packed: cuda.ndarray
@@ -105,7 +105,7 @@ def pack_moments(number, count, mean, m2):
     arguments = _PackMoments(
         size=numpy.int64(mean.size),
         number=float(number),
-        n_values=float(count),
+        n=float(count),
         mean=mean,
         m2=m2,
         packed=packed,
