@@ -61,7 +61,7 @@ class _Replaying:
                 f"{layer} was not computed in this place the first time; a block that "
                 "is recomputed must compute the same again"
             )
-        return recorded[1]
+        return statistics
 
 
 _source: contextvars.ContextVar[_Recording | _Replaying | None]
