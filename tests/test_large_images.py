@@ -116,14 +116,14 @@ def test_a_broken_file_ends_the_run(tree, tmp_path):
         ),
         (
             ("--dataset", "cifar10", "--image-size", "64"),
-            "--image-size goes with --dataset folder",
+            "--image-size applies to --dataset folder",
         ),
         (("--image-size", "0"), "--image-size: '0' is not a whole number at least 1"),
         (("--image-size", "1025"), "--image-size: '1025' is not a whole number"),
-        (("--skip-broken",), "--skip-broken goes with --dataset folder"),
+        (("--skip-broken",), "--skip-broken applies to --dataset folder"),
         (
             ("--dataset", "cifar10", "--decode-threads", "2"),
-            "--decode-threads goes with",
+            "--decode-threads applies to",
         ),
         (("--decode-threads", "0"), "'0' is not a whole number at least 1"),
     ],

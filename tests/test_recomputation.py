@@ -38,7 +38,7 @@ def images(n):
 def peak_bytes(name, recomputed):
     """Return what NumPy and Python have at most in a forward and backward pass."""
     model = made(name, recomputed)
-    x, t = images(8), np.zeros(8, "int32")
+    x, t = images(16), np.zeros(16, "int32")
     for tracing in (False, True):  # kernels are compiled before
         if tracing:
             tracemalloc.start()

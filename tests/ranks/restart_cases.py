@@ -195,7 +195,7 @@ def test_no_snapshot_to_go_on_from(whole, stopped, shared, capsys):
     run = stopped(len(snapshots(whole)))
     assert "has no snapshot" in refused(capsys, "--resume", run)
     assert "is no run" in refused(capsys, "--resume", shared)
-    assert "is no run" in refused(capsys, "--resume", shared / "none")
+    assert "no such run directory" in refused(capsys, "--resume", shared / "none")
 
 
 def test_auto_begins_anew_without_a_snapshot(whole, stopped, shared, capsys):
