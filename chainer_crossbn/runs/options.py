@@ -316,9 +316,10 @@ _DATA = (
     ),
     Option(
         "data",
-        "CIFAR archive (cifar-10-python.tar.gz), unpacked directory, or a directory "
-        "that contains either; for folder and imagenet, the directory that contains "
-        "train/CLASS/* and val/CLASS/*, or the lists train.txt and val.txt",
+        "CIFAR archive (such as cifar-10-python.tar.gz), unpacked directory, .npz file "
+        "or a directory that contains one of these; for folder and imagenet, the "
+        "directory that contains train/CLASS/* and val/CLASS/*, or the lists train.txt "
+        "and val.txt",
         type=str,
         default_text="Chainer's cache, else CIFAR is downloaded",
         metavar="PATH",
