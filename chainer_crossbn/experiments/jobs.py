@@ -79,8 +79,17 @@ class Job:
         """Return the run directory below ``out``."""
         return Path(out, self.name)
 
-    def command(self, out: str, data: Optional[str] = None) -> list[str]:
-        """Return the command line, from ``mpiexec`` on."""
+    def command(
+        self, out: str, data: Optional[str] = None, resumable: bool = False
+    ) -> list[str]:
+        """Return the command line, from ``mpiexec`` on.
+
+        Args:
+            out (str): Directory that contains all runs.
+            data (str or None): Value of ``--data``.
+            resumable (bool): Whether it takes snapshots, and continues a run that was
+                interrupted.
+        """
         processes = self.ranks if self.timed else 1
         command = [_mpiexec(), "-n", str(processes), sys.executable, _script()]
         flags = [*self.flags]
@@ -92,7 +101,8 @@ class Job:
         flags += [("out", directory.parent), ("name", directory.name)]
         for flag, value in flags:
             command += [f"--{flag}", str(value)]
-        command += ["--no-model", "--snapshot-interval", "0"]
+        command.append("--no-model")
+        command += ["--resume", "auto"] if resumable else ["--snapshot-interval", "0"]
         if not self.ends_early:
             command.append("--allow-nan")  # that a network diverges is a result, too
         return [*command, "--profile"] if self.profiled else command
@@ -102,7 +112,7 @@ class Job:
         return " ".join(map(shlex.quote, self.command(out, data)))
 
     def script(self, out: str, data: Optional[str], scheduler: str) -> str:
-        """Return a job script, which starts with ``#!``.
+        """Return a job script, which starts with ``#!`` and can be submitted again.
 
         Args:
             out (str): Directory that contains all runs.
@@ -111,7 +121,8 @@ class Job:
         """
         name = self.name.replace("/", "-")
         head = _HEADS[scheduler].format(name=name, ranks=self.ranks)
-        return f"{head}{self.shell_command(out, data)}\n"
+        command = self.command(out, data, resumable=True)
+        return f"{head}{' '.join(map(shlex.quote, command))}\n"
 
 
 def planned(

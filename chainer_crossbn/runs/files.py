@@ -5,7 +5,7 @@ import fcntl
 import itertools
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from typing import BinaryIO, Union
 
@@ -28,13 +28,13 @@ def replacing(path: _Path) -> Iterator[BinaryIO]:
         io.BufferedWriter: The new file. If the block raises, ``path`` is unchanged.
     """
     folder = os.path.dirname(path)
-    handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
+    # Unlike a file of tempfile, with the permissions of any file of the user.
+    temporary = os.path.join(folder, TEMPORARY + secrets.token_hex(8))
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

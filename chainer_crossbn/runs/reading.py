@@ -228,10 +228,12 @@ def check_resumable(record: dict[str, Any]) -> None:
     for name in ("model", "dataset"):
         if name not in record["arguments"]:
             raise BrokenRun(f"args.json: argument {name!r} is missing")
-    for name, kind in (("dataset", dict), ("versions", dict), ("ranks", list)):
-        if not isinstance(record.get(name), kind):
+    for name in ("dataset", "versions"):
+        if not isinstance(record.get(name), dict):
             raise BrokenRun(f"args.json: {name!r} is missing or damaged")
-    if not all(isinstance(rank, dict) for rank in record["ranks"]):
+    # Logs that are passed on may lack the processes.
+    ranks = record.get("ranks", [])
+    if not isinstance(ranks, list) or not all(isinstance(r, dict) for r in ranks):
         raise BrokenRun("args.json: 'ranks' is damaged")
 
 

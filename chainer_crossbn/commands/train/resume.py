@@ -188,7 +188,7 @@ def interruption(record: dict) -> Optional[str]:
         return "the run was interrupted" if interrupted else None
     ranks = (
         f"rank {rank.get('rank')} was PID {rank.get('pid')} on {rank.get('host')}"
-        for rank in record["ranks"]
+        for rank in record.get("ranks", [])
     )
     return f"the run was interrupted; {', '.join(ranks)}"
 
