@@ -316,7 +316,7 @@ def test_another_number_of_ranks(stopped, capsys):
         log = json.loads((run / "log").read_text())
         assert [entry["epoch"] for entry in log] == [1, 2, 3]
         assert all(np.isfinite(entry["validation/main/loss"]) for entry in log)
-        note = f"taken with {WORLD.size} ranks, and the run goes on with 1 rank: not"
+        note = f"taken with {WORLD.size} ranks, and the run continues with 1 rank"
         assert (note in capsys.readouterr().err) == (WORLD.size > 1)
     WORLD.Barrier()
 
