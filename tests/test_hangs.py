@@ -123,6 +123,5 @@ def test_a_stopped_rank_is_named_in_training(training):
     lines = (folder / "output").read_text().splitlines()
     (line,) = [line for line in lines if "no progress" in line]
     assert f"rank 2 (PID {pids[2]} on " in line
-    assert re.search(
-        r" at the .* of iteration \d+ for \d+ s; the others wait at ", line
-    )
+    # It may be evaluating.
+    assert re.search(r" at the .+ for \d+ s; the others wait at ", line)
