@@ -551,8 +551,7 @@ def test_smoke(out):
     kept = {".lock", "args.json", "log", "profile.json", STATISTICS}
     assert {p.name for p in out.glob("*/*-s0/*")} | {".lock"} == kept
     text = (out / "REPRODUCTION.md").read_text()
-    # One more is of the model of the time of an iteration.
-    assert len(list((out / "figures").iterdir())) + 1 == text.count("![") == 10
+    assert len(list((out / "figures").iterdir())) == text.count("![") == 9
     for path in re.findall(r"\]\(([^#\s]\S*)\)", text):
         assert (out / path).is_file(), path
     assert "| 7 |" in text and "not run: scaling" not in text
