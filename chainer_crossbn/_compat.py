@@ -53,6 +53,16 @@ _EDITS = {
             "_cupy_major > 13 or int(os.environ.get('CHAINER_CUDNN', '1')) == 0",
         )
     ],
+    # Python 3.14 no longer forks by default; workers that are not forked have to import
+    # the data set, and are started again and again if they can't.
+    "chainer.iterators.multiprocess_iterator": [
+        (
+            "multiprocessing.Pool(",
+            "multiprocessing.get_context("
+            "multiprocessing.get_start_method(allow_none=True)"
+            " or (sys.platform == 'linux' and 'fork' or None)).Pool(",
+        )
+    ],
     # int(array of one element): an error since NumPy 2.4.
     "chainermn.iterators.multi_node_iterator": [("int(_size)", "int(_size[0])")],
     # pkg_resources: removed from setuptools.
