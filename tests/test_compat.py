@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import math
+import multiprocessing
 import subprocess
 import sys
 import unittest
@@ -364,6 +365,8 @@ def test_summary():
     ],
 )
 def test_iterators(name, options):
+    # As if no thread pool had fixed the default, which no longer forks on Python 3.14.
+    multiprocessing.set_start_method(None, force=True)
     iterator = getattr(chainer.iterators, name)(
         np.arange(10), 4, repeat=False, shuffle=True, **options
     )
