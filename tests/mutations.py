@@ -84,15 +84,17 @@ MUTATIONS = (
     ),
     Mutation(
         "learning rate shifts an epoch late",
-        "commands/train/build.py",
-        {'trigger=(args.lr_step, "epoch")': 'trigger=(args.lr_step + 1, "epoch")'},
-        ("test_train_cifar.py",),
+        "training/extensions/learning_rate.py",
+        {
+            "lr * factor ** (epoch // every if": "lr * factor ** ((epoch - 1) // every if"
+        },
+        ("test_train_later.py",),
     ),
     Mutation(
         "a run goes on with other flags",
         "commands/train/resume.py",
         {
-            "_compare(path, name, recorded.get(name), getattr(args, name))": "pass",
+            "        _compare(path, name, before, value)\n": "        pass\n",
         },
         ("test_model_flags.py", "test_mpi_restarts.py"),
     ),
