@@ -86,7 +86,7 @@ MUTATIONS = (
         "learning rate shifts an epoch late",
         "training/extensions/learning_rate.py",
         {
-            "lr * factor ** (epoch // every if": "lr * factor ** ((epoch - 1) // every if"
+            "(epoch // every if": "((epoch - 1) // every if",
         },
         ("test_train_later.py",),
     ),
